@@ -1,0 +1,36 @@
+"""Makes the virtual environment the two README commands run in. Standard library only: it runs before anything is installed."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+import time
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def prepare(folder: Path, extra: str | None = None) -> Path:
+    """The Python of a virtual environment with srkit's requirements (and one of setup.py's extras) installed.
+
+    A second call finds the work done, unless requirements.txt or setup.py changed.
+    """
+    if sys.version_info < (3, 11):  # noqa: UP036 - this file is the one older Pythons do reach
+        sys.exit(f"srkit needs Python 3.11 or newer; this is {sys.version.split()[0]}")
+    python = folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+    wanted = hashlib.sha256((ROOT / "requirements.txt").read_bytes() + (ROOT / "setup.py").read_bytes()).hexdigest()
+    stamp = folder / f"srkit-{extra or 'base'}.stamp"
+    if python.exists() and stamp.exists() and stamp.read_text() == wanted:
+        return python
+    if not python.exists():
+        print(f"making a virtual environment in {folder}", flush=True)
+        venv.create(folder, with_pip=True)
+    what = ["-e", f"{ROOT}[{extra}]"] if extra else ["-r", str(ROOT / "requirements.txt")]
+    print("installing " + " ".join(what) + " (several GB the first time)", flush=True)
+    began = time.monotonic()
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *what], check=True)
+    stamp.write_text(wanted)
+    print(f"installed in {time.monotonic() - began:.0f} s", flush=True)
+    return python

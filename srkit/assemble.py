@@ -1,0 +1,214 @@
+"""From checked parts to a Trainer: devices, precision, averaging, validation, saving, batches."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from srkit import __version__, build
+from srkit.engine.checkpoint import CheckpointStore, Snapshot
+from srkit.engine.distributed import Group
+from srkit.engine.ema import EMA
+from srkit.engine.evaluator import EvalSet, Evaluator
+from srkit.engine.experiment import Experiment
+from srkit.engine.log import TrainingLog, start_wandb
+from srkit.engine.model_file import ModelInfo, load_weights, read_model
+from srkit.engine.precision import Precision, choose_precision
+from srkit.engine.recipes import WeightedLoss
+from srkit.engine.restorer import Restorer
+from srkit.engine.saving import Saver, restore_snapshot
+from srkit.engine.stopping import StopRequest
+from srkit.engine.trainer import Trainer
+from srkit.engine.transfer import Normalization
+from srkit.engine.validation import Validation
+from srkit.errors import DataError
+from srkit.options import Options
+from srkit.options.schema import TrainSection
+
+logger = logging.getLogger("srkit")
+
+
+@dataclass
+class Parts:
+    """Built and found usable before anything is written."""
+
+    options: Options
+    train: TrainSection
+    dataset: Any
+    eval_sets: list[EvalSet]
+    networks: dict[str, nn.Module]
+    losses: Mapping[str, WeightedLoss]
+    normalization: Normalization
+
+
+def build_parts(options: Options, group: Group) -> Parts:
+    """Builds data and networks. Raises DataError, WeightsError, RefusedError for what cannot work."""
+    assert options.train is not None
+    item = options.datasets["train"]
+    dataset = build.build_dataset(item, options.scale)
+    build.check_dataset(dataset)
+    per_update = item.batch_size_per_gpu * group.world_size
+    if build.epoch_length(dataset, item) < per_update:
+        raise DataError(
+            f"datasets.train: {len(dataset)} pictures x dataset_enlarge_ratio {item.dataset_enlarge_ratio} are fewer than "
+            f"one batch of {per_update}; add pictures, raise dataset_enlarge_ratio or lower batch_size_per_gpu"
+        )
+    eval_sets = build.build_eval_sets(options)
+    build.seed_networks(options.manual_seed)
+    networks = {
+        name: build.build_network(part.type, part.options, options.scale) for name, part in options.networks.items()
+    }
+    losses, normalization = build.build_losses(options), build.build_normalization(options)
+    return Parts(options, options.train, dataset, eval_sets, networks, losses, normalization)
+
+
+def load_pretrained(parts: Parts) -> None:
+    """Starts network_g from path.pretrain_network_g, if given. Raises WeightsError."""
+    path = parts.options.path
+    file = build.absolute(path.pretrain_network_g)
+    if file is None:
+        return
+    model = read_model(file, path.param_key_g)
+    notes = load_weights(parts.networks["network_g"], model, path.strict_load_g)
+    logger.info("network_g starts from '%s' of %s%s", model.key, model.path, "".join(f"\n  {n}" for n in notes))
+
+
+def model_info(parts: Parts, name: str) -> ModelInfo:
+    """What the exported file of a network says about itself."""
+    part, options = parts.options.networks[name], parts.options
+    return ModelInfo(
+        arch=part.type,
+        arch_options=build.full_arch_options(part.type, part.options, options.scale),
+        scale=options.scale,
+        normalization=parts.normalization,
+        color=str(options.datasets["train"].options.get("color", "rgb")),
+        iteration=0,
+        experiment=options.name,
+    )
+
+
+def manifest_meta(parts: Parts, group: Group) -> dict[str, Any]:
+    """What checkpoints say of their run; `identity` and `data` must be equal to resume, the rest may differ."""
+    options = parts.options
+    networks = {
+        f"{name}.{key}": value
+        for name, part in options.networks.items()
+        for key, value in {"type": part.type, **build.full_arch_options(part.type, part.options, options.scale)}.items()
+        if key not in build.RUNTIME_ARCH_OPTIONS
+    }
+    return {
+        "identity": {
+            "model_type": options.model_type,
+            "scale": list(options.scale),
+            "manual_seed": options.manual_seed,
+            "mean": list(parts.normalization.mean),
+            "std": list(parts.normalization.std),
+            **networks,
+        },
+        "data": build.fingerprint(parts.dataset),
+        "options": options.model_dump(mode="json", exclude={"source", "warnings"}),
+        "machine": {
+            "world_size": group.world_size,
+            "device": group.device.type,
+            "threads": torch.get_num_threads(),
+            "torch": str(torch.__version__),
+            "srkit": __version__,
+        },
+    }
+
+
+def assemble(
+    parts: Parts,
+    group: Group,
+    stop: StopRequest,
+    experiment: Experiment,
+    meta: dict[str, Any],
+    snapshot: Snapshot | None,
+) -> Trainer:
+    """The trainer, at iteration 0 or where `snapshot` left it."""
+    options, train, item = parts.options, parts.train, parts.options.datasets["train"]
+    networks = {name: build.place(network, group.device) for name, network in parts.networks.items()}
+    name, note = choose_precision(train.precision, train.use_amp, group.device)
+    if note:
+        logger.warning(note)
+    ema = EMA(networks["network_g"], train.ema_decay) if train.ema_decay > 0 else None
+    log = TrainingLog(
+        options.name,
+        experiment.records,
+        experiment.tb_logger if options.logger.use_tb_logger else None,
+        total_iter=train.total_iter,
+        start_iteration=snapshot.iteration if snapshot else 0,
+        is_main=group.is_main,
+    )
+    if group.is_main and options.logger.wandb and options.logger.wandb.project:
+        start_wandb(options.logger.wandb.project, options.logger.wandb.resume_id, options.name, meta["options"])
+    saver = Saver(
+        CheckpointStore(experiment.training_states, options.logger.keep_last, options.logger.keep_every),
+        experiment.models,
+        {network: model_info(parts, network) for network in networks},
+        meta,
+        group,
+        options.logger.save_checkpoint_freq,
+        options.logger.prune_weights,
+    )
+    trainer = Trainer(
+        networks=networks,
+        recipe=build.build_recipe(options, {n: group.wrap(net) for n, net in networks.items()}, parts.losses),
+        optimizers={"network_g": build.build_optimizer(options, networks["network_g"])},
+        precision=Precision(name, group.device),
+        ema=ema,
+        batches=build.build_batches(
+            options, parts.dataset, group, parts.normalization, snapshot.training["samples_drawn"] if snapshot else 0
+        ),
+        group=group,
+        log=log,
+        validation=build_validation(parts, networks["network_g"], ema, group, log, stop, experiment),
+        saver=saver,
+        stop=stop,
+        total_iter=train.total_iter,
+        samples_per_iteration=item.batch_size_per_gpu * group.world_size * train.accum_iter,
+        epoch_length=build.epoch_length(parts.dataset, item),
+        accum_iter=train.accum_iter,
+        print_freq=options.logger.print_freq,
+        max_nonfinite=train.max_nonfinite,
+    )
+    trainer.validation.on_best = lambda iteration: saver.export_best(trainer)
+    if snapshot:
+        restore_snapshot(trainer, snapshot, tuple(options.path.ignore_resume_networks))
+    return trainer
+
+
+def build_validation(
+    parts: Parts,
+    network: nn.Module,
+    ema: EMA | None,
+    group: Group,
+    log: TrainingLog,
+    stop: StopRequest,
+    experiment: Experiment,
+) -> Validation:
+    """Validates the averaged weights when there are any, in fp32, exactly as test.py would."""
+    options = parts.options
+    tile, overlap = build.tile_of(options)
+    return Validation(
+        evaluator=Evaluator(parts.eval_sets, options.scale, group, progress=options.val.pbar),
+        restorer=Restorer(
+            ema.network if ema else network,
+            normalization=parts.normalization,
+            scale=options.scale,
+            device=group.device,
+            precision=Precision("fp32", group.device),
+            tile=tile,
+            overlap=overlap,
+        ),
+        weights="params_ema" if ema else "params",
+        freq=options.val.val_freq,
+        log=log,
+        stop=stop,
+        save_folder=experiment.visualization if options.val.save_img else None,
+    )

@@ -1,0 +1,232 @@
+"""From options to finished parts: the only file that knows option names and constructors."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import srkit.archs
+import srkit.data
+import srkit.losses
+import srkit.metrics  # noqa: F401 - these four fill the registries
+from srkit.data.loader import HostBatch, train_batches
+from srkit.engine.distributed import Group
+from srkit.engine.evaluator import EvalSet, NamedMetric
+from srkit.engine.optim import OptimizerStep
+from srkit.engine.recipes import Recipe, WeightedLoss
+from srkit.engine.schedules import Schedule, constant, cosine_restart, multi_step, with_warmup
+from srkit.engine.transfer import Batch, Normalization, in_background, on_side_stream, to_device
+from srkit.errors import RefusedError, did_you_mean
+from srkit.metrics.protocol import custom_protocol, protocol_named
+from srkit.options import DatasetOptions, Options
+from srkit.registry import ARCHS, DATASETS, LOSSES, METRICS, RECIPES, Registry
+
+RUNTIME_ARCH_OPTIONS = frozenset({"use_checkpoint"})
+"""Options that change how a network computes, not what: never compared with a model file."""
+
+
+def construct(registry: Registry, name: str, given: Mapping[str, Any], filled: Mapping[str, Any]) -> Any:
+    """Builds a registered class.
+
+    Args:
+        given: Options as the user wrote them.
+        filled: What srkit knows (scale, upscale, ...); passed when the constructor takes it and the user did not.
+
+    Raises: RefusedError for an option the constructor does not take or a required one that is missing.
+    """
+    cls = registry.get(name)
+    parameters = inspect.signature(cls).parameters
+    known = [p for p in parameters if p not in filled]
+    for key in given:
+        if key not in parameters:
+            raise RefusedError(f"{name} takes no option '{key}'{did_you_mean(key, known)}")
+    arguments = {**{k: v for k, v in filled.items() if k in parameters}, **given}
+    missing = [
+        n
+        for n, p in parameters.items()
+        if p.default is p.empty and p.kind is not p.VAR_POSITIONAL and n not in arguments
+    ]
+    if missing:
+        raise RefusedError(f"{name} needs the option {', '.join(missing)}")
+    return cls(**arguments)
+
+
+def scale_arguments(scale: tuple[int, ...]) -> dict[str, Any]:
+    """What `scale` and `upscale` of a constructor are filled with."""
+    return {"scale": scale, "upscale": scale[0] if len(set(scale)) == 1 else scale}
+
+
+def full_arch_options(name: str, given: Mapping[str, Any], scale: tuple[int, ...]) -> dict[str, Any]:
+    """Every constructor argument of an arch with its value, as plain numbers, texts and lists."""
+    parameters = inspect.signature(ARCHS.get(name)).parameters
+    values = {n: p.default for n, p in parameters.items() if p.default is not p.empty}
+    values.update({k: v for k, v in scale_arguments(scale).items() if k in parameters})
+    values.update(given)
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+
+
+def place(network: nn.Module, device: torch.device) -> nn.Module:
+    """The network on its device, in the memory layout its class was measured to be faster in."""
+    network = network.to(device)
+    if getattr(network, "prefers_channels_last", False):
+        for weight in network.parameters():  # not buffers: DDP cannot broadcast those in this layout
+            if weight.ndim == 4:
+                weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+    return network
+
+
+def build_network(name: str, given: Mapping[str, Any], scale: tuple[int, ...]) -> nn.Module:
+    network: nn.Module = construct(ARCHS, name, given, scale_arguments(scale))
+    return network
+
+
+def build_dataset(item: DatasetOptions, scale: tuple[int, ...]) -> Any:
+    """The dataset of one section. `io_backend` is handed over when the class takes it."""
+    filled = {"scale": scale, "io_backend": item.io_backend.type if item.io_backend else "disk"}
+    return construct(DATASETS, item.type, item.options, filled)
+
+
+def check_dataset(dataset: Any) -> None:
+    """Runs the dataset's own checks, if it has any. Raises DataError with all problems."""
+    if hasattr(dataset, "check"):
+        dataset.check()
+
+
+def describe_dataset(dataset: Any) -> str:
+    return dataset.describe() if hasattr(dataset, "describe") else f"{len(dataset)} samples of {type(dataset).__name__}"
+
+
+def fingerprint(dataset: Any) -> str:
+    """Hash of names and sizes; a dataset without one of its own is known by its length."""
+    return dataset.fingerprint() if hasattr(dataset, "fingerprint") else f"{len(dataset)} samples"
+
+
+def build_metrics(options: Options) -> tuple[NamedMetric, ...]:
+    """The metrics of `val`, each with the protocol its options spell out or `val.protocol` names."""
+    if options.val.protocol is not None:
+        protocol = protocol_named(options.val.protocol)
+        chosen = [(name, construct(METRICS, name, {}, {})) for name in ("PSNR", "SSIM")]
+        return tuple(NamedMetric(name.lower(), metric, protocol, metric.better) for name, metric in chosen)
+    named = []
+    for name, item in options.val.metrics.items():
+        metric = construct(METRICS, item.type, item.options, {})
+        protocol = custom_protocol(item.crop_border, item.test_y_channel)
+        better = str(item.better or getattr(metric, "better", "higher"))
+        named.append(NamedMetric(name, metric, protocol, better))
+    return tuple(named)
+
+
+def build_eval_sets(options: Options) -> list[EvalSet]:
+    """Every val*/test* dataset of the file, checked. Raises DataError."""
+    metrics = build_metrics(options)
+    sets = []
+    for phase, item in options.datasets.items():
+        if phase.startswith(("val", "test")):
+            dataset = build_dataset(item, options.scale)
+            check_dataset(dataset)
+            sets.append(EvalSet(item.name or phase, dataset, metrics, item.num_worker_per_gpu))
+    return sets
+
+
+def build_losses(options: Options) -> dict[str, WeightedLoss]:
+    """Log name to weighted loss: `pixel_opt` is l_pix, `losses.NAME` is l_NAME."""
+    assert options.train is not None
+    return {
+        f"l_{name}": WeightedLoss(construct(LOSSES, item.type, item.options, {}), item.loss_weight)
+        for name, item in options.train.image_losses().items()
+    }
+
+
+def build_recipe(options: Options, networks: Mapping[str, nn.Module], losses: Mapping[str, WeightedLoss]) -> Recipe:
+    recipe: Recipe = RECIPES.get(options.model_type)(networks, losses)
+    return recipe
+
+
+def build_schedule(base_lr: float, item: Any, warmup_iter: int) -> Schedule:
+    """Learning rate of one optimizer from `train.scheduler` and `train.warmup_iter`."""
+    if item is None:
+        schedule = constant(base_lr)
+    else:
+        settings = item.model_dump(exclude={"type"})
+        schedule = (multi_step if item.type == "MultiStepLR" else cosine_restart)(base_lr, **settings)
+    return with_warmup(schedule, base_lr, warmup_iter)
+
+
+def build_optimizer(options: Options, network: nn.Module) -> OptimizerStep:
+    assert options.train is not None
+    item = options.train.optim_g
+    clip = options.train.grad_clip
+    return OptimizerStep(
+        item.type,
+        item.model_dump(exclude={"type"}),
+        network,
+        build_schedule(item.lr, options.train.scheduler, options.train.warmup_iter),
+        (clip.type, clip.max) if clip else None,
+    )
+
+
+def build_normalization(options: Options) -> Normalization:
+    item = options.datasets.get("train")
+    if item is None or item.mean is None or item.std is None:
+        return Normalization()
+    return Normalization(tuple(item.mean), tuple(item.std))
+
+
+def epoch_length(dataset: Any, item: DatasetOptions) -> int:
+    return len(dataset) * item.dataset_enlarge_ratio
+
+
+def build_batches(
+    options: Options, dataset: Any, group: Group, normalization: Normalization, start_sample: int
+) -> Iterator[Batch]:
+    """Endless micro-batches on the device, from global sample `start_sample` on."""
+    item = options.datasets["train"]
+    host: Iterator[HostBatch] = train_batches(
+        dataset,
+        seed=options.manual_seed,
+        batch_size=item.batch_size_per_gpu,
+        enlarge_ratio=item.dataset_enlarge_ratio,
+        shuffle=item.use_shuffle,
+        start_sample=start_sample,
+        rank=group.rank,
+        world_size=group.world_size,
+        num_workers=item.num_worker_per_gpu,
+        pin_memory=item.pin_memory and group.device.type == "cuda",
+        persistent_workers=item.persistent_workers,
+        on_error=getattr(dataset, "on_error", "raise"),
+    )
+    if item.prefetch_mode == "cuda" and group.device.type == "cuda":
+        return on_side_stream(host, lambda batch: to_device(batch, group.device, normalization), group.device)
+    if item.prefetch_mode == "cpu":
+        host = in_background(host, item.num_prefetch_queue or 1)
+    return (to_device(batch, group.device, normalization) for batch in host)
+
+
+def tile_of(options: Options) -> tuple[tuple[int, ...] | None, tuple[int, ...]]:
+    """Tile and overlap in lq pixels per axis, from `val`."""
+    axes = len(options.scale)
+
+    def per_axis(value: int | Sequence[int]) -> tuple[int, ...]:
+        return (value,) * axes if isinstance(value, int) else tuple(value)
+
+    tile = options.val.tile
+    return (None if tile is None else per_axis(tile)), per_axis(options.val.tile_overlap)
+
+
+def parameter_count(network: nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters())
+
+
+def seed_networks(seed: int) -> None:
+    """Initial weights depend on the seed alone, not on what ran before."""
+    torch.manual_seed(seed)
+
+
+def absolute(path: str | None) -> Path | None:
+    """Option paths are relative to the current directory."""
+    return Path(path).expanduser().resolve() if path else None

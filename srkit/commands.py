@@ -1,0 +1,55 @@
+"""What the entry points share: reading option files, and turning every end into a message and an exit code."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from srkit.errors import ExitCode, OptionError, SrkitError
+from srkit.options import Options, load_options
+
+Launcher = Literal["none", "pytorch", "slurm"]
+
+
+def load_all(
+    files: Sequence[str],
+    *,
+    mode: Literal["train", "test"],
+    force: Sequence[str],
+    launcher: Launcher,
+    debug: bool = False,
+) -> list[Options]:
+    """Reads all option files before anything runs. Raises OptionError with the mistakes of every file."""
+    loaded, errors = [], []
+    for file in files:
+        try:
+            loaded.append(load_options(file, mode=mode, force=force, debug=debug, launcher=launcher))
+        except OptionError as error:
+            errors.append(error)
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise OptionError(f"{len(errors)} option files", [f"{e.source}: {p}" for e in errors for p in e.problems])
+    return loaded
+
+
+def guarded(work: Callable[[], ExitCode]) -> ExitCode:
+    """Runs a command. Foreseen errors print one message; a bug prints its traceback; neither ends with 0."""
+    try:
+        return work()
+    except SrkitError as error:
+        kind = "stopped" if error.exit_code in _STOPS else "error"
+        print(f"\nsrkit: {kind}: {error}", file=sys.stderr, flush=True)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("\nsrkit: stopped by Ctrl-C before training began; nothing was written", file=sys.stderr)
+        return ExitCode.INTERRUPTED
+    except Exception:  # noqa: BLE001 - a bug: the traceback is the message, and the code must not be 0
+        traceback.print_exc()
+        print("\nsrkit: this is a bug; please report it with the lines above", file=sys.stderr, flush=True)
+        return ExitCode.BUG
+
+
+_STOPS = {ExitCode.INTERRUPTED, ExitCode.TERMINATED, ExitCode.REQUEUE, ExitCode.TIME_LIMIT}

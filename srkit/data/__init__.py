@@ -1,0 +1,8 @@
+"""Datasets. Importing this registers them; the loader, which needs torch, is `srkit.data.loader`."""
+
+from srkit.data.microscopy import MicroscopyPairedDataset
+from srkit.data.paired_image import PairedImageDataset
+from srkit.data.sample import Sample
+from srkit.data.single_image import SingleImageDataset
+
+__all__ = ["MicroscopyPairedDataset", "PairedImageDataset", "Sample", "SingleImageDataset"]

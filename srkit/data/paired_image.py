@@ -1,0 +1,92 @@
+"""Pairs out of two folders, two LMDBs, or one folder of gt from which lq is made."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from srkit.data.augment import Augment
+from srkit.data.folders import Folders
+from srkit.data.pairing import require_template
+from srkit.data.pairs import PictureDataset, PictureReader, Reading
+from srkit.data.sources import ShrunkSource, Source
+from srkit.registry import DATASETS
+
+
+@DATASETS.register()
+class PairedImageDataset(PictureDataset):
+    """Low- and high-resolution pictures paired by name, never by listing order.
+
+    Args:
+        scale: gt size / lq size for height and width.
+        dataroot_gt: Folder of the high-resolution pictures (or LMDB folder). Pictures directly in it, PNG, JPEG, BMP,
+            WebP or TIFF, any mixture; other files are passed over.
+        dataroot_lq: Folder of their partners; None makes lq from gt by antialiased bicubic.
+        filename_tmpl: Name of lq, without suffix, from the name of gt: "{}x2" for DIV2K.
+        meta_info_file: BasicSR list of the gt names to use, one a line, relative to dataroot_gt.
+        io_backend: "lmdb" reads BasicSR's LMDB folders.
+        gt_size: Side of the square gt crop in pixels, or height and width; None takes whole pictures, and gt may then exceed
+            lq x scale by less than one scale step and is cut; with crops it must fit exactly.
+        crop_type: Where the crop lies.
+        use_hflip: Mirror left and right with probability 1/2.
+        use_rot: Mirror top and bottom, and transpose, each with probability 1/2.
+        color_jitter_prob: Probability of adding one offset per RGB channel, the same to lq and gt, clipped to white.
+        color_jitter_shift: The offset is uniform in +-shift/255 of white, in whole grey levels.
+        color: "y" gives one channel, BT.601 limited-range luma in the file's units: float32, not rounded (it takes
+            about as many bytes as RGB in integers). In evaluation gt keeps its file's integers and channels, so that
+            every metric makes its own luma; with "rgb" grey pictures become three equal channels, but for that gt.
+        lq_resize: Rounding when lq is made: as published sets ("bicubic-uint8"), or BasicSR's single rounding.
+        bit_depth: Bits really used in 16-bit files (12 makes white 4095); None takes the whole type.
+        cache: "auto" keeps decoded crops' sources in one memory-mapped file when training on crops, unless that
+            needs above 64 GB or half the free disk; "disk" always; "none" decodes each time.
+        cache_dir: Where; None is $SRKIT_CACHE or ~/.cache/srkit.
+        check: What `check` decodes: up to 2,000 files all, else 500 ("auto"), all ("full"), none ("off").
+        on_error: Policy for files found unreadable in the run.
+        max_pixels: Larger pictures are refused before decoding.
+
+    Raises: DataError with every file that has no partner, and, of the others, what `check` finds.
+    """
+
+    def __init__(
+        self,
+        *,
+        scale: tuple[int, ...],
+        dataroot_gt: str,
+        dataroot_lq: str | None = None,
+        filename_tmpl: str = "{}",
+        meta_info_file: str | None = None,
+        io_backend: Literal["disk", "lmdb"] = "disk",
+        gt_size: int | list[int] | None = None,
+        crop_type: Literal["random", "center"] = "random",
+        use_hflip: bool = False,
+        use_rot: bool = False,
+        color_jitter_prob: float = 0.0,
+        color_jitter_shift: float = 20.0,
+        color: Literal["rgb", "y"] = "rgb",
+        lq_resize: Literal["bicubic-uint8", "bicubic-float"] = "bicubic-uint8",
+        bit_depth: int | None = None,
+        cache: Literal["auto", "disk", "none"] = "auto",
+        cache_dir: str | None = None,
+        check: Literal["auto", "full", "off"] = "auto",
+        on_error: Literal["raise", "skip"] = "raise",
+        max_pixels: int = 100_000_000,
+    ) -> None:
+        require_template(filename_tmpl)
+        augment = Augment(
+            scale=tuple(scale),
+            gt_size=(gt_size,) * len(scale) if isinstance(gt_size, int) else (tuple(gt_size) if gt_size else None),
+            crop_type=crop_type,
+            use_hflip=use_hflip,
+            use_rot=use_rot,
+            jitter_prob=color_jitter_prob,
+            jitter_shift=color_jitter_shift,
+        )
+        reading = Reading(
+            color=color, bit_depth=bit_depth, cache=cache, cache_dir=cache_dir, check=check, on_error=on_error
+        )
+        folders = Folders(meta_info_file=meta_info_file, lmdb=io_backend == "lmdb", max_pixels=max_pixels)
+        if dataroot_lq is None:
+            gt, problems = folders.open("dataroot_gt", dataroot_gt)
+            lq: Source = ShrunkSource(gt, augment.scale, lq_resize)
+        else:
+            gt, lq, problems = folders.open_pairs(dataroot_gt, dataroot_lq, filename_tmpl)
+        super().__init__(PictureReader(type(self).__name__, lq, gt, augment, reading, problems), on_error)

@@ -1,0 +1,262 @@
+"""Everything the picture datasets share: reading, fitting, augmenting and checking lq and gt together."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from srkit.data.augment import Augment
+from srkit.data.cache import CachedSource, cache_root
+from srkit.data.checks import Findings, check_files, picks
+from srkit.data.names import need_folders, output_name
+from srkit.data.sample import Sample
+from srkit.data.sources import ShrunkSource, Source
+from srkit.errors import DataError, RefusedError
+from srkit.imaging.colour import luma
+
+_CACHE_LIMIT_BYTES = 64e9
+_log = logging.getLogger("srkit")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """The settings every picture dataset takes; the datasets explain them."""
+
+    color: Literal["rgb", "y"] = "rgb"
+    bit_depth: int | None = None
+    cache: Literal["auto", "disk", "none"] = "auto"
+    cache_dir: str | None = None
+    check: Literal["auto", "full", "off"] = "auto"
+    on_error: Literal["raise", "skip"] = "raise"
+
+
+class PictureReader:
+    """Samples out of an lq source and, unless it is None, a gt source of the same length and order.
+
+    Args:
+        title: Name of the dataset in messages.
+        problems: What pairing found wrong; with any, DataError names them together with what `check` finds.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        lq: Source,
+        gt: Source | None,
+        augment: Augment,
+        reading: Reading,
+        problems: list[str] | None = None,
+    ) -> None:
+        _require_plane(augment.scale)
+        self.title, self.augment, self.reading, self.scale = title, augment, reading, augment.scale
+        self._recipe = lq.recipe if isinstance(lq, ShrunkSource) else ""
+        self.lq_is_made = bool(self._recipe)
+        self.lq, self.gt = lq, gt
+        if problems:
+            findings = Findings(title, list(problems))
+            if len(lq.names):
+                check_files(self, findings)
+            findings.refuse()
+        self._named_by = (gt or lq).names  # gt's names, so that results of one picture at two scales compare
+        self._keep_folders = need_folders(self._named_by)
+        self._use_cache: tuple[bool, str] | None = None
+        self._unreadable: dict[int, str] = {}
+
+    def __len__(self) -> int:
+        return len(self.lq.names)
+
+    @property
+    def sources(self) -> dict[str, Source]:
+        """The sources by role."""
+        return {"lq": self.lq} if self.gt is None else {"lq": self.lq, "gt": self.gt}
+
+    def white(self, dtype: np.dtype) -> float:
+        """Intensity of 1.0."""
+        depth = self.reading.bit_depth
+        return float((255 if dtype == np.uint8 else 65535) if depth is None else 2**depth - 1)
+
+    def sample(self, index: int, rng: np.random.Generator | None) -> Sample:
+        """See the datasets. DataError, naming the files, when they cannot be read or do not fit."""
+        paths = {role: source.label(index) for role, source in self.sources.items()}
+        images = {role: source.read(index) for role, source in self.sources.items()}
+        lq, gt = images["lq"], images.get("gt")
+        white = self.white(lq.dtype)
+        if gt is not None:
+            if gt.dtype != lq.dtype:
+                raise DataError(f"{paths['lq']} is {lq.dtype}, {paths['gt']} is {gt.dtype}")
+            images["gt"] = self._fit(lq, gt, paths)
+        name = output_name(self._named_by[index], self._keep_folders)
+        if rng is None:
+            whole = {role: self._colour(role, image, white, augmented=False) for role, image in images.items()}
+            return Sample({r: np.require(i, requirements=["C", "W"]) for r, i in whole.items()}, name, paths, white)
+        augment = self.augment
+        try:
+            draw = augment.draw(rng, lq.shape[:-1], white)
+        except DataError as error:
+            raise DataError(f"{paths['lq']}: {error}") from None
+        for role, image in images.items():
+            cut = augment.crop(image, draw, self.scale if role == "gt" else None)
+            if cut.shape[-1] == 1 and self.reading.color == "rgb":
+                cut = np.repeat(cut, 3, axis=-1)
+            turned = augment.turn(augment.jitter(cut, draw, white), draw)
+            images[role] = self._colour(role, turned, white, augmented=True)
+        return Sample(images, name, paths, white)
+
+    def fits(self, lq_shape: tuple[int, ...], gt_shape: tuple[int, ...]) -> bool:
+        """Whether gt is lq times the scale: exactly for training on crops, else up to less than one step more."""
+        slack = self.augment.gt_size is None or self.lq_is_made
+        return all(0 <= g - n * s <= (s - 1 if slack else 0) for n, g, s in zip(lq_shape, gt_shape, self.scale))
+
+    def _fit(self, lq: np.ndarray, gt: np.ndarray, paths: dict[str, str]) -> np.ndarray:
+        height, width = lq.shape[0] * self.scale[0], lq.shape[1] * self.scale[1]
+        if gt.shape[0] == height and gt.shape[1] == width:
+            return gt
+        if not self.fits(lq.shape, gt.shape):
+            raise DataError(
+                f"{paths['gt']} is {gt.shape[1]}x{gt.shape[0]}; expected {width}x{height}, "
+                f"scale {self.scale} times {paths['lq']} of {lq.shape[1]}x{lq.shape[0]}"
+            )
+        return gt[:height, :width]
+
+    def _colour(self, role: str, image: np.ndarray, white: float, *, augmented: bool) -> np.ndarray:
+        if role == "gt" and not augmented:
+            return image  # metrics take luma, or compare grey with grey, from the file's own integers
+        if self.reading.color == "y":
+            return luma(image, white).astype(np.float32)
+        return np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image
+
+    def prepare(self, progress: bool) -> None:
+        """Build or open the decoded cache where one is used; later calls find it current and return at once."""
+        if not self._decide_cache()[0]:
+            return
+        root = cache_root(self.reading.cache_dir)
+        gt = None if self.gt is None else _cached(self.gt, root)
+        lq: Source = self.lq
+        if isinstance(lq, ShrunkSource) and gt is not None:
+            lq = ShrunkSource(gt, lq.scale, lq.recipe)  # made from the decoded gt, not by decoding again
+        cached = {"gt": gt, "lq": _cached(lq, root)}
+        try:
+            failed = {role: source.build(progress=progress) for role, source in cached.items() if source is not None}
+        except OSError as error:
+            if self.reading.cache == "disk":
+                raise RefusedError(f"{self.title}: the cache in {root} cannot be written ({error})") from error
+            _log.warning("%s: no cache, %s cannot be written (%s)", self.title, root, error)
+            self._use_cache = (False, f"{root} cannot be written")
+            return
+        self._unreadable = {k: reason for reasons in failed.values() for k, reason in reasons.items()}
+        self.gt, self.lq = gt, cached["lq"]  # type: ignore[assignment]
+
+    def _decide_cache(self) -> tuple[bool, str]:
+        if self._use_cache is None:
+            self._use_cache = self._judge_cache()
+        return self._use_cache
+
+    def _judge_cache(self) -> tuple[bool, str]:
+        reading, root = self.reading, cache_root(self.reading.cache_dir)
+        if reading.cache == "none" or (reading.cache == "auto" and self.augment.gt_size is None):
+            return False, "off"
+        if reading.cache == "disk":
+            return True, str(root)
+        need = self._decoded_bytes()
+        have = sum(_cached(source, root).nbytes for source in self.sources.values())
+        free = shutil.disk_usage(_existing(root)).free
+        if need > _CACHE_LIMIT_BYTES:
+            return False, f"off (decoded {need / 1e9:.0f} GB, above the limit of {_CACHE_LIMIT_BYTES / 1e9:.0f})"
+        if need - have > free / 2:
+            return False, f"off (decoded {need / 1e9:.1f} GB, more than half of the {free / 1e9:.1f} free in {root})"
+        return True, str(root)
+
+    def _decoded_bytes(self) -> float:
+        """Estimated from the headers of up to 200 files."""
+        total = 0.0
+        for source in self.sources.values():
+            sizes = []
+            for k in picks(len(self), 200):
+                try:
+                    sizes.append(math.prod(source.shape(k)))
+                except DataError:
+                    continue  # `check` reports it
+            total += sum(sizes) / max(1, len(sizes)) * len(self)
+        return total
+
+    def check(self) -> None:
+        """DataError naming every problem of the files: see `checks.check_files`."""
+        findings = Findings(self.title)
+        check_files(self, findings, self._cache_failures)
+        findings.refuse()
+
+    def _cache_failures(self) -> dict[int, str]:
+        self.prepare(progress=True)
+        return self._unreadable
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of names and sizes in the list's order, which decides what a resumed run would read."""
+        digest = hashlib.sha256(self._recipe.encode())
+        for role, source in self.sources.items():
+            for name, size in zip(source.names, source.stats()[:, 0].tolist()):
+                digest.update(f"{role}\0{name}\0{size}\n".encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()
+
+    def describe(self) -> str:
+        """One line: how many, the first pair, where lq comes from, the cache."""
+        count = f"{len(self)} {'pictures' if self.gt is None else 'pairs'}"
+        lq = "lq made from gt" if self.lq_is_made else f"lq {self.lq.label(0)}"
+        first = f"first {lq}" if self.gt is None else f"first gt {self.gt.label(0)}, {lq}"
+        return f"{self.title}: {count}, {first}; cache {self._decide_cache()[1]}"
+
+
+class PictureDataset:
+    """The dataset methods, for classes that differ only in how they find their files.
+
+    Attributes:
+        on_error: Policy for files found unreadable in the run, for the loader.
+    """
+
+    def __init__(self, reader: PictureReader, on_error: Literal["raise", "skip"]) -> None:
+        self.reader, self.on_error = reader, on_error
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    def sample(self, index: int, rng: np.random.Generator | None) -> Sample:
+        """Sample `index`: cropped and augmented by `rng`, or whole (None). DataError naming what does not fit."""
+        return self.reader.sample(index, rng)
+
+    def check(self) -> None:
+        """Look at the files before training; DataError names every problem found."""
+        self.reader.check()
+
+    def prepare(self, progress: bool) -> None:
+        """Build or open the decoded cache; `progress` draws a bar on a terminal."""
+        self.reader.prepare(progress)
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of names and sizes."""
+        return self.reader.fingerprint()
+
+    def describe(self) -> str:
+        """One line for the start screen."""
+        return self.reader.describe()
+
+
+def _cached(source: Source, root: Path) -> CachedSource:
+    return source if isinstance(source, CachedSource) else CachedSource(source, root)
+
+
+def _existing(path: Path) -> Path:
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+def _require_plane(scale: tuple[int, ...]) -> None:
+    if len(scale) != 2 or min(scale) < 1:
+        raise RefusedError(f"scale of a picture dataset is two whole numbers from 1, for height and width; got {scale}")

@@ -1,0 +1,263 @@
+"""Checkpoints that survive a kill at any moment: a folder per iteration, a manifest written last, one atomic rename."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+from srkit.engine.faults import fault
+from srkit.errors import StorageError, WeightsError
+
+FORMAT = 1
+_FOLDER = re.compile(r"iter_(\d+)$")
+
+
+def load_tensors(path: Path) -> Any:
+    """The only place that unpickles: tensors and plain values, on the CPU, never code.
+
+    Raises: WeightsError naming the file when it is missing, damaged, or holds anything else.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise WeightsError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise WeightsError(f"{path}: is a folder, expected a .pth file") from None
+    except Exception as error:  # torch raises RuntimeError, EOFError, UnpicklingError, ... for bad files
+        text = str(error) or type(error).__name__
+        if "Unsupported" in text or "weights_only" in text or "WeightsUnpickler" in text:
+            raise WeightsError(
+                f"{path}: holds more than tensors and plain values, so loading it could run code; refused. "
+                "Ask its author for a file with a state dict only"
+            ) from error
+        raise WeightsError(f"{path}: damaged or not a PyTorch file ({text.splitlines()[0][:160]})") from error
+
+
+class _HashingFile:
+    """Write-only file that hashes and counts what passes; keeps OSError as it is, where torch's zip writer would not."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.sha256 = hashlib.sha256()
+        self.size = 0
+
+    def write(self, data: bytes) -> int:
+        self.sha256.update(data)
+        self.size += len(data)
+        return self._file.write(data)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+def _write(path: Path, dump: Any) -> dict[str, Any]:
+    """Writes and fsyncs one file; returns its manifest entry."""
+    with path.open("wb") as raw:
+        out = _HashingFile(raw)
+        if isinstance(dump, bytes):
+            out.write(dump)
+        else:
+            # A write-only object is all that torch's zip writer needs.
+            torch.save(dump, out)  # type: ignore[arg-type]
+        raw.flush()
+        os.fsync(raw.fileno())
+    return {"size": out.size, "sha256": out.sha256.hexdigest()}
+
+
+def fsync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomically(path: Path, dump: Any) -> None:
+    """Writes tensors (or bytes) so that `path` holds the old or the new content, never a part.
+
+    Raises: StorageError with path and reason.
+    """
+    part = path.with_name(f".tmp-{path.name}-{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write(part, dump)
+        part.replace(path)
+        fsync_folder(path.parent)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise StorageError(f"{path}: cannot be written ({error.strerror or error}); {free_space(path)}") from error
+
+
+def free_space(path: Path) -> str:
+    folder = next(p for p in (path, *path.parents) if p.is_dir())
+    return f"{shutil.disk_usage(folder).free / 2**20:,.0f} MB free on that disk"
+
+
+@dataclass
+class Snapshot:
+    """Everything a run needs to continue, on the CPU; taking it is separate from writing it."""
+
+    iteration: int
+    networks: dict[str, dict[str, torch.Tensor]]
+    training: dict[str, Any]
+    random: list[dict[str, Any]]
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+class CheckpointStore:
+    """The `training_states/` folder of one experiment.
+
+    Args:
+        folder: Where the `iter_N` folders live; made when missing.
+        keep_last: Newest checkpoints kept.
+        keep_every: Iterations whose multiples are kept for ever, or None.
+    """
+
+    def __init__(self, folder: Path, keep_last: int = 3, keep_every: int | None = None) -> None:
+        self.folder = folder
+        self.keep_last = keep_last
+        self.keep_every = keep_every
+
+    def save(self, snapshot: Snapshot, best_iteration: int | None = None) -> Path:
+        """Commits a snapshot and prunes old ones. Raises StorageError; older checkpoints stay whole."""
+        final = self.folder / f"iter_{snapshot.iteration}"
+        part = self.folder / f".tmp-{final.name}-{os.getpid()}"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if part.exists():
+                shutil.rmtree(part)
+            part.mkdir()
+            files = {"networks.pt": _write(part / "networks.pt", snapshot.networks)}
+            fault("save.after_networks")
+            files["training.pt"] = _write(part / "training.pt", snapshot.training)
+            for rank, states in enumerate(snapshot.random):
+                files[f"rng_rank{rank}.pt"] = _write(part / f"rng_rank{rank}.pt", states)
+            fault("save.before_manifest")
+            manifest = {"format": FORMAT, "iteration": snapshot.iteration, "files": files, **snapshot.meta}
+            _write(part / "manifest.json", _seal(manifest))
+            fsync_folder(part)
+            fault("save.before_rename")
+            if final.exists():
+                self._set_aside(final, "replaced")
+            part.rename(final)
+            fsync_folder(self.folder)
+            fault("save.after_rename")
+            write_atomically(self.folder / "latest.json", json.dumps({"checkpoint": final.name}).encode())
+        except OSError as error:
+            shutil.rmtree(part, ignore_errors=True)
+            raise StorageError(
+                f"checkpoint {final} could not be written ({error.strerror or error}); {free_space(self.folder)}; "
+                "older checkpoints are untouched"
+            ) from error
+        fault("save.before_prune")
+        self._prune(best_iteration)
+        return final
+
+    def folders(self) -> list[Path]:
+        """Committed checkpoint folders, newest iteration first."""
+        found = [p for p in self.folder.glob("iter_*") if _FOLDER.match(p.name) and p.is_dir()]
+        return sorted(found, key=lambda p: -int(_FOLDER.match(p.name)[1]))  # type: ignore[index]
+
+    def newest_valid(self) -> tuple[Path | None, list[str]]:
+        """The newest checkpoint whose manifest and hashes hold, and one line for each that was set aside.
+
+        Damaged folders are renamed `*.corrupt`, never deleted.
+        """
+        notes: list[str] = []
+        for folder in self.folders():
+            problem = find_damage(folder)
+            if problem is None:
+                return folder, notes
+            aside = self._set_aside(folder, "corrupt")
+            notes.append(f"{problem}; the checkpoint was set aside as {aside}")
+        return None, notes
+
+    def remove_strays(self) -> None:
+        """Unfinished saves of processes that died. Call only while holding the experiment's lock."""
+        for stray in self.folder.glob(".tmp-*"):
+            shutil.rmtree(stray) if stray.is_dir() else stray.unlink()
+
+    def _set_aside(self, folder: Path, why: str) -> Path:
+        number = 0
+        while (aside := folder.with_name(f"{folder.name}.{why}" + (f"-{number}" if number else ""))).exists():
+            number += 1
+        return folder.rename(aside)
+
+    def _prune(self, best_iteration: int | None) -> None:
+        for folder in self.folders()[self.keep_last :]:
+            iteration = int(_FOLDER.match(folder.name)[1])  # type: ignore[index]
+            if iteration == best_iteration or (self.keep_every and iteration % self.keep_every == 0):
+                continue
+            if folder.is_symlink():
+                continue
+            # Renamed first: a kill half-way must not leave a folder that looks like a damaged checkpoint.
+            doomed = folder.rename(folder.with_name(f".tmp-{folder.name}-pruned-{os.getpid()}"))
+            shutil.rmtree(doomed, ignore_errors=True)
+
+
+_NO_SEAL = "0" * 64
+
+
+def _seal(manifest: Mapping[str, Any]) -> bytes:
+    """JSON whose `sha256` is that of the same bytes with zeros in its place."""
+    text = json.dumps({"sha256": _NO_SEAL, **manifest}, indent=1)
+    return text.replace(_NO_SEAL, hashlib.sha256(text.encode()).hexdigest(), 1).encode()
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    """Raises OSError, ValueError or KeyError unless every byte is as written."""
+    data = path.read_bytes()
+    manifest: dict[str, Any] = json.loads(data)
+    seal = manifest.pop("sha256")
+    if hashlib.sha256(data.replace(seal.encode(), _NO_SEAL.encode(), 1)).hexdigest() != seal:
+        raise ValueError("content differs from its checksum")
+    return manifest
+
+
+def find_damage(folder: Path) -> str | None:
+    """None when the folder is a whole checkpoint, else what is wrong and with which file."""
+    path = folder / "manifest.json"
+    try:
+        manifest = _read_manifest(path)
+        files: Mapping[str, Any] = manifest["files"]
+        if manifest["format"] != FORMAT:
+            return f"{path}: format {manifest['format']}, this srkit reads {FORMAT}"
+        if f"iter_{manifest['iteration']}" != folder.name.split(".")[0]:
+            return f"{path}: is of iteration {manifest['iteration']}, found in {folder.name}"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"{path}: missing or unreadable ({error})"
+    for name, entry in files.items():
+        file = folder / name
+        if not file.is_file():
+            return f"{file}: missing"
+        if file.stat().st_size != entry["size"]:
+            return f"{file}: {file.stat().st_size} bytes, {entry['size']} were written"
+        with file.open("rb") as opened:
+            if hashlib.file_digest(opened, "sha256").hexdigest() != entry["sha256"]:
+                return f"{file}: content differs from its checksum"
+    return None
+
+
+def read_checkpoint(folder: Path) -> Snapshot:
+    """Loads a checkpoint folder that was found whole. Raises WeightsError naming the damage."""
+    problem = find_damage(folder)
+    if problem:
+        raise WeightsError(problem)
+    manifest = _read_manifest(folder / "manifest.json")
+    ranks = sum(name.startswith("rng_rank") for name in manifest["files"])
+    return Snapshot(
+        iteration=manifest["iteration"],
+        networks=load_tensors(folder / "networks.pt"),
+        training=load_tensors(folder / "training.pt"),
+        random=[load_tensors(folder / f"rng_rank{rank}.pt") for rank in range(ranks)],
+        meta={k: v for k, v in manifest.items() if k not in ("format", "iteration", "files")},
+    )

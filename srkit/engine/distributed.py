@@ -1,0 +1,157 @@
+"""Who is here: rank, world size, device. Everything that differs between one process and many asks this object."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Literal, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from srkit.errors import PeerLostError, RefusedError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Group:
+    """This process among its peers; a single process is a group of one and needs no launcher."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    @property
+    def is_distributed(self) -> bool:
+        return self.world_size > 1
+
+    def wrap(self, network: nn.Module) -> nn.Module:
+        """The network as peers train it: gradients averaged over ranks."""
+        if not self.is_distributed:
+            return network
+        ids = [self.device.index] if self.device.type == "cuda" else None
+        return nn.parallel.DistributedDataParallel(network, device_ids=ids)
+
+    @contextmanager
+    def no_sync(self, networks: Iterable[nn.Module], keep_local: bool) -> Iterator[None]:
+        """Context in which wrapped networks keep their gradients local when asked (all but the last micro-batch)."""
+        with ExitStack() as stack:
+            for network in networks:
+                if keep_local and isinstance(network, nn.parallel.DistributedDataParallel):
+                    stack.enter_context(network.no_sync())
+            yield
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Average of a tensor over ranks."""
+        if self.is_distributed:
+            self._call(lambda: torch.distributed.all_reduce(values))
+            values = values / self.world_size
+        return values
+
+    def gather(self, value: T) -> list[T]:
+        """Every rank's value, in rank order, on every rank."""
+        if not self.is_distributed:
+            return [value]
+        out: list[Any] = [None] * self.world_size
+        self._call(lambda: torch.distributed.all_gather_object(out, value))
+        return out
+
+    def any(self, flag: bool) -> bool:
+        """True on every rank when true on one."""
+        return any(self.gather(flag)) if self.is_distributed else flag
+
+    def barrier(self) -> None:
+        self.gather(None)
+
+    def close(self) -> None:
+        """Leaves the group together; after an error there may be nobody left to wait for, so do not call it then."""
+        if self.is_distributed:
+            gc.collect()  # wrapped networks hold the group; gloo aborts when it goes while they still live,
+            self.barrier()  # or when one side tears down while the other still talks
+            torch.distributed.destroy_process_group()
+
+    @staticmethod
+    def _call(collective: Callable[[], Any]) -> None:
+        try:
+            collective()
+        except RuntimeError as error:  # what torch.distributed raises for a dead or silent peer
+            raise PeerLostError(
+                f"a process of the group died or stopped answering ({error}); start all of them again with --auto_resume"
+            ) from error
+
+
+def choose_device(num_gpu: int | str, local_rank: int) -> tuple[torch.device, str | None]:
+    """Device of this process and, when the wish could not be granted, one line that says so.
+
+    Args:
+        num_gpu: 0 means CPU, "auto" whatever is there, n at least one GPU.
+        local_rank: Number of this process on its machine; picks the GPU.
+    """
+    if num_gpu == 0:
+        return torch.device("cpu"), None
+    if torch.cuda.is_available():
+        return torch.device("cuda", local_rank % torch.cuda.device_count()), None
+    note = None if num_gpu == "auto" else f"num_gpu: {num_gpu} but no GPU is visible; running on the CPU"
+    return torch.device("cpu"), note
+
+
+def join_group(
+    launcher: Literal["none", "pytorch", "slurm"],
+    num_gpu: int | str,
+    *,
+    backend: str | None,
+    port: int,
+    timeout_s: float,
+) -> tuple[Group, str | None]:
+    """Joins the process group that the launcher describes in the environment.
+
+    Raises: RefusedError when the launcher's variables are absent.
+    """
+    if launcher == "none":
+        device, note = choose_device(num_gpu, 0)
+        return Group(0, 1, device), note
+    if launcher == "slurm":
+        _slurm_environment(port)
+    missing = [v for v in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if v not in os.environ]
+    if missing:
+        raise RefusedError(
+            f"--launcher {launcher}: {', '.join(missing)} not set in the environment; start with "
+            "'torchrun --nproc-per-node N srkit/train.py -opt x.yml --launcher pytorch'"
+        )
+    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    device, note = choose_device(num_gpu, int(os.environ.get("LOCAL_RANK", "0")))
+    if world > 1:
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        torch.distributed.init_process_group(
+            backend if backend and device.type == "cuda" else ("nccl" if device.type == "cuda" else "gloo"),
+            timeout=timedelta(seconds=timeout_s),
+        )
+    return Group(rank, world, device), note
+
+
+def _slurm_environment(port: int) -> None:
+    """Translates SLURM's variables into torch's. Raises RefusedError outside a SLURM job step."""
+    needed = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_NODELIST")
+    missing = [v for v in needed if v not in os.environ]
+    if missing:
+        raise RefusedError(f"--launcher slurm: {', '.join(missing)} not set; start with srun inside a SLURM job")
+    os.environ["RANK"] = os.environ["SLURM_PROCID"]
+    os.environ["WORLD_SIZE"] = os.environ["SLURM_NTASKS"]
+    os.environ["LOCAL_RANK"] = os.environ["SLURM_LOCALID"]
+    if "MASTER_ADDR" not in os.environ:
+        hosts = subprocess.run(
+            ["scontrol", "show", "hostnames", os.environ["SLURM_NODELIST"]], capture_output=True, text=True, check=True
+        )
+        os.environ["MASTER_ADDR"] = hosts.stdout.split()[0]
+    os.environ.setdefault("MASTER_PORT", str(port))

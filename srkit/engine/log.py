@@ -1,0 +1,213 @@
+"""What a run tells: console and log file, JSON records, TensorBoard, a progress bar on terminals."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import sys
+import time
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+logger = logging.getLogger("srkit")
+
+
+class _TqdmHandler(logging.StreamHandler):
+    """Console handler that leaves a progress bar in place."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=sys.stdout)
+
+
+def start_console(is_main: bool, verbose: bool = False) -> None:
+    """Console output of rank 0; the other ranks only warn."""
+    logger.handlers.clear()
+    logger.propagate = False
+    logger.setLevel(logging.DEBUG if verbose else logging.INFO)
+    console = _TqdmHandler()
+    console.setFormatter(logging.Formatter("%(asctime)s %(levelname)s: %(message)s"))
+    console.setLevel(logger.level if is_main else logging.WARNING)
+    logger.addHandler(console)
+
+
+def start_log_file(path: Path) -> None:
+    """Adds a log file that gets every line, also those a terminal's progress bar replaces."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s: %(message)s"))
+    logger.addHandler(handler)
+
+
+def start_wandb(project: str, resume_id: str | None, name: str, config: Mapping[str, Any]) -> None:
+    """Mirrors the TensorBoard curves to Weights & Biases. Without the package, or when it fails, training goes on."""
+    try:
+        import wandb
+    except ImportError:
+        logger.warning("logger.wandb: the package wandb is not installed (pip install wandb); going on without it")
+        return
+    try:
+        wandb.init(project=project, id=resume_id, resume="allow", name=name, config=dict(config), sync_tensorboard=True)
+    except wandb.errors.Error as error:
+        logger.warning("logger.wandb: %s; going on without it", error)
+
+
+def timestamp() -> str:
+    return time.strftime("%Y%m%d_%H%M%S")
+
+
+class TrainingLog:
+    """Lines, records and curves of one training run. On ranks other than 0 every call does nothing.
+
+    Args:
+        name: Experiment name; its first five letters open each line, as in BasicSR.
+        records: JSON lines file, one record per log point and per validation.
+        tb_folder: TensorBoard folder, or None.
+        start_iteration: Records and curves after it are dropped: an interrupted run wrote them, this one writes them again.
+    """
+
+    def __init__(
+        self, name: str, records: Path, tb_folder: Path | None, *, total_iter: int, start_iteration: int, is_main: bool
+    ) -> None:
+        self.name = name
+        self.records = records
+        self.tb_folder = tb_folder
+        self.total_iter = total_iter
+        self.start_iteration = start_iteration
+        self.is_main = is_main
+        self._tb: Any = None
+        self._records_failed = False
+        self._began = time.monotonic()
+        if is_main:
+            self._cut_records()
+        on_terminal = is_main and sys.stdout.isatty()
+        self.bar = tqdm(
+            total=total_iter, initial=start_iteration, unit="it", dynamic_ncols=True, disable=not on_terminal
+        )
+        self.shows_bar = on_terminal
+
+    def _cut_records(self) -> None:
+        """Drops records after the iteration this start resumes from, and a half-written last line."""
+        if not self.records.exists():
+            return
+        kept = []
+        for line in self.records.read_text().splitlines():
+            try:
+                record = json.loads(line)
+            except ValueError:
+                break
+            if record["iteration"] > self.start_iteration:
+                break
+            kept.append(line)
+        part = self.records.with_suffix(".tmp")
+        part.write_text("".join(line + "\n" for line in kept))
+        part.replace(self.records)
+
+    def _record(self, content: Mapping[str, Any]) -> None:
+        try:
+            with self.records.open("a") as file:
+                file.write(json.dumps(content) + "\n")
+        except OSError as error:
+            if not self._records_failed:
+                logger.warning("%s: cannot be written (%s); training goes on without it", self.records, error.strerror)
+            self._records_failed = True
+
+    def tensorboard(self) -> Any:
+        """The SummaryWriter, made when first needed (its import takes a second); None without TensorBoard."""
+        if self._tb is None and self.tb_folder is not None and self.is_main:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._tb = SummaryWriter(str(self.tb_folder), purge_step=self.start_iteration + 1)
+        return self._tb
+
+    def step(self) -> None:
+        self.bar.update()
+
+    def train(
+        self,
+        *,
+        iteration: int,
+        epoch: int,
+        rates: Mapping[str, float],
+        losses: Mapping[str, float],
+        iteration_s: float,
+        data_s: float,
+        skipped: int,
+    ) -> None:
+        """One log point: a BasicSR-style line, a record, scalars under `losses/` and `lr`."""
+        if not self.is_main:
+            return
+        done = max(1, iteration - self.start_iteration)
+        eta = timedelta(seconds=int((time.monotonic() - self._began) / done * (self.total_iter - iteration)))
+        rate_text = "".join(f"{v:.3e}," for v in rates.values())
+        terms = " ".join(f"{k}: {v:.4e}" for k, v in losses.items())
+        line = (
+            f"[{self.name[:5]}..][epoch:{epoch:3d}, iter:{iteration:8,d}, lr:({rate_text})] "
+            f"[eta: {eta}, time (data): {iteration_s:.3f} ({data_s:.3f})] {terms}"
+        )
+        if skipped:
+            line += f" skipped: {skipped}"
+        self._line(line)
+        self.bar.set_postfix({k: f"{v:.4f}" for k, v in losses.items()}, refresh=False)
+        self._record(
+            {"kind": "train", "iteration": iteration, "epoch": epoch, "lr": dict(rates), **_finite(losses), "skipped": skipped,
+             "iteration_s": round(iteration_s, 6), "data_s": round(data_s, 6)}
+        )  # fmt: skip
+        if (board := self.tensorboard()) is not None:
+            for key, value in losses.items():
+                board.add_scalar(f"losses/{key}" if key.startswith("l_") else key, value, iteration)
+            for network, rate in rates.items():
+                board.add_scalar("lr" if network == "g" else f"lr_{network}", rate, iteration)
+
+    def _line(self, line: str) -> None:
+        """To the log file always; to the console unless a progress bar shows the same."""
+        if not self.shows_bar:
+            logger.info(line)
+            return
+        record = logger.makeRecord("srkit", logging.INFO, __file__, 0, line, (), None)
+        for handler in logger.handlers:
+            if isinstance(handler, logging.FileHandler):
+                handler.handle(record)
+
+    def validation(
+        self, iteration: int, set_name: str, weights: str, values: Mapping[str, float], best: Mapping[str, tuple[float, int]],
+        baselines: Mapping[str, float],
+    ) -> None:  # fmt: skip
+        """One set's validation: the block users grep for, with bicubic beside it."""
+        if not self.is_main:
+            return
+        lines = [f"Validation {set_name} ({weights})"]
+        for key, value in values.items():
+            beside = f"\tbicubic-matlab: {baselines[key]:.4f}" if key in baselines else ""
+            lines.append(f"\t # {key}: {value:.4f}\tBest: {best[key][0]:.4f} @ {best[key][1]} iter{beside}")
+        logger.info("\n".join(lines))
+        self._record(
+            {"kind": "validation", "iteration": iteration, "set": set_name, "weights": weights, **_finite(values)}
+        )
+        if (board := self.tensorboard()) is not None:
+            for key, value in values.items():
+                board.add_scalar(f"metrics/{set_name}/{key}", value, iteration)
+
+    def pictures(
+        self, iteration: int, set_name: str, name: str, images: Mapping[str, np.ndarray], white: float
+    ) -> None:
+        """lq, sr and gt of one validation picture."""
+        if (board := self.tensorboard()) is None:
+            return
+        for kind, image in images.items():
+            board.add_image(f"{set_name}/{name}/{kind}", image.astype(np.float32) / white, iteration, dataformats="HWC")
+
+    def close(self) -> None:
+        self.bar.close()
+        if self._tb is not None:
+            self._tb.close()
+
+
+def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
+    """JSON has neither infinity nor NaN: null."""
+    return {k: v if math.isfinite(v) else None for k, v in values.items()}

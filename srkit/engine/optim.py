@@ -1,0 +1,88 @@
+"""Optimizers, gradient clipping, and the step that leaves everything untouched when a gradient is not finite."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from srkit.engine.precision import Precision
+from srkit.engine.schedules import Schedule
+
+FUSED = ("Adam", "AdamW", "SGD")
+
+
+class OptimizerStep:
+    """One optimizer with its schedule and clipping.
+
+    Fused Adam, AdamW and SGD take the verdict "not finite" as a tensor and skip on the device, without a
+    synchronisation. The others read it back, once per iteration (`reads_back`).
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        settings: Mapping[str, Any],
+        network: nn.Module,
+        schedule: Schedule,
+        clip: tuple[Literal["norm", "value"], float] | None,
+    ) -> None:
+        self.parameters: list[Tensor] = [p for p in network.parameters() if p.requires_grad]
+        self.schedule = schedule
+        self.clip = clip
+        device = self.parameters[0].device.type
+        self.reads_back = kind not in FUSED or device not in ("cpu", "cuda")
+        fused = {} if self.reads_back else {"fused": True}
+        self.optimizer: torch.optim.Optimizer = getattr(torch.optim, kind)(self.parameters, **settings, **fused)
+
+    def set_learning_rate(self, done: int) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.schedule(done)
+
+    @property
+    def lr(self) -> float:
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def gradients(self) -> list[Tensor]:
+        return [p.grad for p in self.parameters if p.grad is not None]
+
+    def clip_gradients(self) -> Tensor:
+        """Clips in place and returns the total norm before clipping, a 0-d tensor."""
+        if self.clip and self.clip[0] == "norm":
+            return nn.utils.clip_grad_norm_(self.parameters, self.clip[1])
+        norm = nn.utils.get_total_norm(self.gradients())
+        if self.clip:
+            nn.utils.clip_grad_value_(self.parameters, self.clip[1])
+        return norm
+
+    def step(self, found_inf: Tensor) -> None:
+        """Updates unless the 0-d float tensor `found_inf` is 1."""
+        if self.reads_back:
+            if found_inf.item() == 0:
+                self.optimizer.step()
+        else:
+            # The attributes that torch's own GradScaler sets; fused kernels return early when found_inf is 1.
+            self.optimizer.grad_scale, self.optimizer.found_inf = None, found_inf  # type: ignore[attr-defined]
+            self.optimizer.step()
+            del self.optimizer.grad_scale, self.optimizer.found_inf  # type: ignore[attr-defined]
+        self.optimizer.zero_grad(set_to_none=True)
+
+
+def guarded_step(steps: Sequence[OptimizerStep], precision: Precision) -> Tensor:
+    """Clips and steps all optimizers, or none of them. Returns 1.0 (skipped) or 0.0 as a 0-d tensor."""
+    norms = []
+    for step in steps:
+        precision.unscale(step.optimizer)
+        norms.append(step.clip_gradients())
+    found_inf = (~torch.isfinite(torch.stack(norms)).all()).float()
+    for step in steps:
+        step.step(found_inf)
+    precision.after_step(found_inf)
+    return found_inf
+
+
+def all_finite(tensors: Iterable[Tensor]) -> bool:
+    """Whether every floating tensor holds only finite numbers."""
+    return all(bool(torch.isfinite(t).all()) for t in tensors if t.is_floating_point())

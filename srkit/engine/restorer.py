@@ -1,0 +1,72 @@
+"""A trained network as users meet it: a picture in [0, 1] goes in, the enlarged picture in [0, 1] comes out."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from srkit.engine.precision import Precision
+from srkit.engine.transfer import Normalization, to_float
+from srkit.errors import OutOfMemoryError
+from srkit.imaging.tiles import tiled
+
+
+class Restorer:
+    """Normalises, runs the network (whole or in tiles), turns the output back. Validation, test and inference share it.
+
+    Args:
+        network: lq -> sr, on `device`.
+        scale: Output size over input size, per axis.
+        precision: fp32 unless asked otherwise.
+        tile: Tile size in lq pixels per axis, or None for the whole picture.
+        overlap: Context around each tile in lq pixels; tiles equal the whole when it covers the receptive field.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        normalization: Normalization,
+        scale: tuple[int, ...],
+        device: torch.device,
+        precision: Precision,
+        tile: tuple[int, ...] | None = None,
+        overlap: tuple[int, ...] | None = None,
+    ) -> None:
+        self.network = network
+        self.normalization = normalization
+        self.scale = scale
+        self.device = device
+        self.precision = precision
+        self.tile = tile
+        self.overlap = overlap or (0,) * len(scale)
+
+    def _run(self, lq: Tensor) -> Tensor:
+        with self.precision.autocast():
+            sr = self.network(self.normalization.apply(lq))
+        return self.normalization.invert(sr.float())
+
+    @torch.no_grad()
+    def __call__(self, image: np.ndarray, white: float) -> np.ndarray:
+        """(*S, C) integers of any depth -> (*S * scale, C) float32, not clipped.
+
+        Raises: OutOfMemoryError with advice on tiles.
+        """
+        was_training = self.network.training
+        self.network.eval()
+        try:
+            lq = to_float(torch.from_numpy(np.ascontiguousarray(image))[None].to(self.device), white)
+            if self.tile is None:
+                sr = self._run(lq)
+            else:
+                sr = tiled(self._run, lq, scale=self.scale, tile=self.tile, overlap=self.overlap)
+            return sr[0].movedim(0, -1).cpu().numpy()
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            size = "x".join(str(n) for n in image.shape[:-1])
+            half = max(32, min(self.tile or image.shape[:-1]) // 2)
+            raise OutOfMemoryError(
+                f"out of memory on a picture of {size} pixels; set val.tile to {half} or less"
+            ) from error
+        finally:
+            self.network.train(was_training)

@@ -1,0 +1,79 @@
+"""What a test leaves behind: console table, metrics.csv, metrics.json, table.md. All made from the same rows."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from srkit.engine.checkpoint import write_atomically
+from srkit.engine.evaluator import SetResult
+
+
+def metrics_csv(results: Sequence[SetResult]) -> str:
+    """Long form, one value a line; infinity is written `inf`. A picture without a known group is a group of its own."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["set", "image", "group", "model", "metric", "protocol", "value"])
+    for result in results:
+        for row in result.rows:
+            writer.writerow([result.name, row.image, row.image, row.method, row.metric, row.protocol, repr(row.value)])
+    return out.getvalue()
+
+
+def metrics_json(results: Sequence[SetResult], about: Mapping[str, Any]) -> str:
+    """Summaries per set, method and metric, with protocols spelt out; `about` is copied in as it is."""
+    sets = {
+        result.name: {
+            "images": result.images,
+            "protocols": {m.name: {**asdict(m.protocol), "hash": m.protocol.hash} for m in result.metrics},
+            "methods": {
+                method: {m.name: result.summary(method, m.name) for m in result.metrics} for method in result.methods()
+            },
+        }
+        for result in results
+    }
+    return json.dumps({**about, "sets": sets}, indent=1, allow_nan=False) + "\n"
+
+
+def table_md(results: Sequence[SetResult], model: str = "model") -> str:
+    """Markdown table, one line per set and method; a model below bicubic is marked."""
+    blocks = []
+    for result in results:
+        if not result.rows:
+            blocks.append(f"{result.name}: {result.images} pictures restored, no gt to measure against\n")
+            continue
+        names = [f"{m.name} ({m.protocol.name})" for m in result.metrics]
+        lines = [
+            "| set | images | method | " + " | ".join(names) + " |",
+            "|---" * (3 + len(names)) + "|",
+        ]
+        for method in result.methods():
+            values = [_format(result, method, m.name, model) for m in result.metrics]
+            lines.append(f"| {result.name} | {result.images} | {method} | " + " | ".join(values) + " |")
+        blocks.append("\n".join(lines) + "\n")
+    text = "\n".join(blocks)
+    return text + "\n(!) below bicubic-matlab\n" if "(!)" in text else text
+
+
+def _format(result: SetResult, method: str, metric: str, model: str) -> str:
+    mean = result.mean(method, metric)
+    text = f"{mean:.4f}" if math.isfinite(mean) else "inf"
+    better = next(m.better for m in result.metrics if m.name == metric)
+    if method == model and "bicubic-matlab" in result.methods():
+        base = result.mean("bicubic-matlab", metric)
+        if mean < base if better == "higher" else mean > base:
+            text += " (!)"
+    return text
+
+
+def write_results(folder: Path, results: Sequence[SetResult], about: Mapping[str, Any], model: str = "model") -> None:
+    """Writes the three files. Raises StorageError."""
+    write_atomically(folder / "metrics.csv", metrics_csv(results).encode())
+    write_atomically(folder / "metrics.json", metrics_json(results, about).encode())
+    write_atomically(folder / "table.md", table_md(results, model).encode())

@@ -1,0 +1,70 @@
+"""Ways a run ends early on purpose: signals and a time limit, asked about between iterations and pictures."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from types import FrameType
+from typing import ClassVar
+
+from srkit.errors import ExitCode, RefusedError
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def parse_duration(text: str) -> float:
+    """Seconds in '540', '9m', '1h30m', '2d'. Raises RefusedError."""
+    parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", text)
+    if re.fullmatch(r"\d+(\.\d+)?", text) and float(text) > 0:
+        return float(text)
+    if not parts or "".join(n + u for n, u in parts) != text:
+        raise RefusedError(f"--time_limit {text}: not a duration; write seconds or e.g. 9m, 1h30m, 2d")
+    return sum(float(number) * _UNITS[unit] for number, unit in parts)
+
+
+class StopRequest:
+    """Remembers the first reason to stop. Signals only set it; the loop acts when an iteration is whole.
+
+    Args:
+        limit_s: Seconds after `started` at which the process must be gone, or None.
+        started: `time.monotonic()` of the process's start.
+    """
+
+    SIGNALS: ClassVar = {
+        signal.SIGINT: (ExitCode.INTERRUPTED, "Ctrl-C"),
+        signal.SIGTERM: (ExitCode.TERMINATED, "SIGTERM"),
+        signal.SIGUSR1: (ExitCode.REQUEUE, "SIGUSR1"),
+    }
+
+    def __init__(self, limit_s: float | None = None, started: float | None = None) -> None:
+        self.deadline = None if limit_s is None else (started or time.monotonic()) + limit_s
+        self.reserve_s = 5.0
+        self.code: ExitCode | None = None
+        self.reason = ""
+
+    def install(self) -> None:
+        """Takes over SIGINT, SIGTERM and SIGUSR1 of this process (main thread only)."""
+        for number in self.SIGNALS:
+            signal.signal(number, self._on_signal)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self.code == ExitCode.INTERRUPTED:
+            os.write(2, b"\nstopped at once; the newest checkpoint is the last one saved\n")
+            os._exit(ExitCode.INTERRUPTED)
+        if self.code is None:
+            self.code, self.reason = self.SIGNALS[signal.Signals(number)]
+            os.write(2, f"\n{self.reason}: finishing this iteration, then saving\n".encode())
+
+    def is_requested(self, ahead_s: float = 0.0) -> bool:
+        """Whether to stop now; `ahead_s` is how long the caller's next piece of work is expected to take."""
+        late = self.deadline is not None and time.monotonic() + ahead_s + self.reserve_s > self.deadline
+        if self.code is None and late:
+            self.code, self.reason = ExitCode.TIME_LIMIT, "--time_limit"
+        return self.code is not None
+
+    def adopt(self, code: ExitCode, reason: str) -> None:
+        """Takes over a peer's reason, so that all ranks end alike."""
+        if self.code is None:
+            self.code, self.reason = code, reason

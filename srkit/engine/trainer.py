@@ -1,0 +1,165 @@
+"""The training loop: what happens in one iteration, and what is due between two."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from srkit.engine.distributed import Group
+from srkit.engine.ema import EMA
+from srkit.engine.log import TrainingLog
+from srkit.engine.meters import LossMeter
+from srkit.engine.optim import OptimizerStep, guarded_step
+from srkit.engine.precision import Precision
+from srkit.engine.recipes import Recipe, Turn, in_full_precision
+from srkit.engine.saving import Saver
+from srkit.engine.stopping import StopRequest
+from srkit.engine.transfer import Batch
+from srkit.engine.validation import Validation
+from srkit.errors import DivergedError, ExitCode, Stopped
+
+
+@dataclass
+class Trainer:
+    """Finished parts and the loop over them.
+
+    Args:
+        networks: Bare networks by option name; what is saved.
+        recipe: The same networks (wrapped when distributed) and the turns they play.
+        optimizers: One per network that learns.
+        batches: Endless micro-batches on the device.
+        samples_per_iteration: Over all ranks and micro-batches.
+        epoch_length: Samples in one (enlarged) epoch.
+        accum_iter: Micro-batches per iteration.
+        max_nonfinite: Consecutive skipped updates after which training is given up.
+    """
+
+    networks: Mapping[str, nn.Module]
+    recipe: Recipe
+    optimizers: Mapping[str, OptimizerStep]
+    precision: Precision
+    ema: EMA | None
+    batches: Iterator[Batch]
+    group: Group
+    log: TrainingLog
+    validation: Validation
+    saver: Saver
+    stop: StopRequest
+    total_iter: int
+    samples_per_iteration: int
+    epoch_length: int
+    accum_iter: int = 1
+    print_freq: int = 100
+    max_nonfinite: int = 20
+    iteration: int = 0
+    samples_drawn: int = 0
+    meter: LossMeter = field(init=False)
+    in_update: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        self.meter = LossMeter(self.group.device)
+
+    def run(self) -> None:
+        """Trains to `total_iter`. Raises Stopped after saving, DivergedError, and what loading or saving raise."""
+        self.between_iterations()  # what an interrupted start left due at this very iteration
+        while self.iteration < self.total_iter:
+            self.train_step()
+            self.log.step()
+            self.between_iterations()
+
+    def close(self) -> None:
+        """Ends the loader's workers; the trainer cannot train afterwards."""
+        if isinstance(self.batches, Generator):
+            self.batches.close()
+
+    def is_finished(self) -> bool:
+        """Whether an earlier start already did everything, the last validation included."""
+        validated = not self.validation.is_due(self.iteration, self.total_iter)
+        return self.iteration >= self.total_iter and validated and self.saver.saved_at == self.iteration
+
+    def train_step(self) -> None:
+        """One attempted update of every network whose turn it is."""
+        with self.meter.waiting_for_data():
+            microbatches = [next(self.batches) for _ in range(self.accum_iter)]
+        turns = self.recipe.turns_at(self.iteration)
+        steps = [self.optimizers[turn.network] for turn in turns]
+        for step in steps:
+            step.set_learning_rate(self.iteration)
+        for number, batch in enumerate(microbatches, 1):
+            with self.group.no_sync(self.recipe.networks.values(), keep_local=number < self.accum_iter):
+                with self.precision.autocast():
+                    sr = self.recipe.restore(batch)
+                for turn in turns:
+                    self._backward(turn, batch, sr)
+        self.in_update = True
+        found_inf = guarded_step(steps, self.precision)
+        if self.ema:
+            self.ema.update(found_inf)
+        self.meter.end_of_iteration(found_inf)
+        self.iteration += 1
+        self.samples_drawn += self.samples_per_iteration
+        self.in_update = False
+
+    def _backward(self, turn: Turn, batch: Batch, sr: Tensor) -> None:
+        terms = in_full_precision(sr, turn, batch)
+        total = torch.stack(list(terms.values())).sum() / self.accum_iter
+        self.precision.backward(total, inputs=self.optimizers[turn.network].parameters)
+        self.meter.add(terms, 1 / self.accum_iter)
+
+    def between_iterations(self) -> None:
+        """Log, validate, save, stop: in this order, each only when due."""
+        is_end = self.iteration == self.total_iter
+        if self.meter.iterations and (is_end or self.iteration % self.print_freq == 0):
+            self._log_line()
+        stopping = self._agree_to_stop()
+        if not stopping and self.validation.is_due(self.iteration, self.total_iter):
+            self._give_up_when_diverged()
+            stopping = not self.validation.run(self.iteration)
+        if (stopping and self.iteration != self.saver.saved_at) or self.saver.is_due(self.iteration, self.total_iter):
+            self._give_up_when_diverged()
+            self.saver.save(self, required=stopping or is_end)
+        if stopping:
+            raise Stopped(
+                f"stopped by {self.stop.reason} at iteration {self.iteration:,} of {self.total_iter:,}; everything is "
+                "saved. Run the same command with --auto_resume to go on",
+                self.stop.code or ExitCode.INTERRUPTED,
+            )
+
+    def _log_line(self) -> None:
+        self._give_up_when_diverged()
+        losses, iteration_s, data_s = self.meter.read(self.group)
+        self.log.train(
+            iteration=self.iteration,
+            epoch=self.samples_drawn // self.epoch_length,
+            rates={name.removeprefix("network_"): step.lr for name, step in self.optimizers.items()},
+            losses=losses,
+            iteration_s=iteration_s,
+            data_s=data_s,
+            skipped=self.meter.skipped(),
+        )
+
+    def _give_up_when_diverged(self) -> None:
+        streak = self.meter.worst_streak()
+        if streak >= self.max_nonfinite:
+            raise DivergedError(
+                f"{streak} updates in a row had non-finite gradients (until iteration {self.iteration:,}); the last "
+                "checkpoint is finite. Lower train.optim_g.lr, set train.grad_clip, or use precision bf16/fp32"
+            )
+
+    def _agree_to_stop(self) -> bool:
+        """Peers must leave together, and asking them costs a round trip: they are asked every tenth iteration."""
+        ahead_s = self.saver.last_duration_s * 2
+        if self.validation.is_due(self.iteration, self.total_iter):
+            ahead_s += self.validation.last_duration_s
+        wanted = self.stop.is_requested(ahead_s)
+        if not self.group.is_distributed:
+            return wanted
+        if self.iteration % 10:
+            return False
+        for code, reason in self.group.gather((self.stop.code, self.stop.reason)):
+            if code is not None:
+                self.stop.adopt(code, reason)
+        return self.stop.code is not None

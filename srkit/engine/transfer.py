@@ -1,0 +1,104 @@
+"""From host batches to device tensors: integers travel, the device turns them into floats and normalises them."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from srkit.data.loader import HostBatch
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """(x - mean) / std per channel of images in [0, 1]; the network sees normalised values, everyone else [0, 1].
+
+    One value serves every channel. It is stored in model files, so that every output is turned back.
+    """
+
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+
+    @property
+    def is_identity(self) -> bool:
+        return all(m == 0 for m in self.mean) and all(s == 1 for s in self.std)
+
+    def apply(self, x: Tensor) -> Tensor:
+        return x if self.is_identity else (x - self._like(self.mean, x)) / self._like(self.std, x)
+
+    def invert(self, x: Tensor) -> Tensor:
+        return x if self.is_identity else x * self._like(self.std, x) + self._like(self.mean, x)
+
+    @staticmethod
+    def _like(values: Sequence[float], x: Tensor) -> Tensor:
+        return torch.tensor(values, dtype=x.dtype, device=x.device).view(1, -1, *[1] * (x.ndim - 2))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One micro-batch on the device. `lq` and `gt` as the network sees them, (B, C, *S).
+
+    `extras` are further tensors that share lq's or gt's geometry (edges, masks), in [0, 1].
+    """
+
+    lq: Tensor
+    gt: Tensor
+    extras: dict[str, Tensor]
+    names: list[str]
+
+
+def to_float(image: Tensor, white: float) -> Tensor:
+    """(B, *S, C) integers to (B, C, *S) floats in [0, 1]."""
+    return image.movedim(-1, 1).float().div(white).contiguous()
+
+
+def to_device(host: HostBatch, device: torch.device, normalization: Normalization) -> Batch:
+    images = {name: to_float(tensor.to(device, non_blocking=True), host.white) for name, tensor in host.images.items()}
+    lq, gt = normalization.apply(images.pop("lq")), normalization.apply(images.pop("gt"))
+    return Batch(lq, gt, images, host.names)
+
+
+def on_side_stream(
+    batches: Iterator[HostBatch], move: Callable[[HostBatch], Batch], device: torch.device
+) -> Iterator[Batch]:
+    """Copies the next batch on a stream of its own while the current one computes. CUDA only."""
+    stream = torch.cuda.Stream(device)
+
+    def fetch() -> Batch:
+        host = next(batches)
+        with torch.cuda.stream(stream):
+            return move(host)
+
+    ahead = fetch()
+    while True:
+        torch.cuda.current_stream(device).wait_stream(stream)
+        for tensor in (ahead.lq, ahead.gt, *ahead.extras.values()):
+            tensor.record_stream(torch.cuda.current_stream(device))  # else its memory is reused while still read
+        yield ahead
+        ahead = fetch()
+
+
+def in_background(items: Iterator[T], depth: int) -> Iterator[T]:
+    """Draws items ahead on a thread. An error there is raised here, at the item where it happened."""
+    ready: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(maxsize=max(1, depth))
+
+    def work() -> None:
+        try:
+            for item in items:
+                ready.put((item, None))
+        except BaseException as error:  # noqa: BLE001 - handed to the reader, who raises it
+            ready.put((None, error))
+
+    threading.Thread(target=work, daemon=True, name="srkit-prefetch").start()
+    while True:
+        item, error = ready.get()
+        if error is not None:
+            raise error
+        yield item  # type: ignore[misc]

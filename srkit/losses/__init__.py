@@ -1,0 +1,6 @@
+"""Losses: image losses `(sr, gt) -> scalar`, unweighted; importing this package registers them in `LOSSES`."""
+
+from srkit.losses.pixel import CharbonnierLoss, L1Loss, MSELoss
+from srkit.losses.total_variation import WeightedTVLoss
+
+__all__ = ["CharbonnierLoss", "L1Loss", "MSELoss", "WeightedTVLoss"]

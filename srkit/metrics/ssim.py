@@ -1,0 +1,97 @@
+"""Structural similarity (Wang et al. 2004) with the window that papers and BasicSR use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+import cv2
+import numpy as np
+
+from srkit.metrics.checks import require_number, require_pair
+from srkit.registry import METRICS
+
+WINDOW_SIZE = 11
+SIGMA = 1.5
+K1, K2 = 0.01, 0.03
+SSIM_WINDOW = f"gaussian {WINDOW_SIZE}, sigma {SIGMA}, K {K1} {K2}, population covariance, valid region"
+_HALF = WINDOW_SIZE // 2
+_STRIP = 64  # rows worked on at a time: the dozen planes of a strip stay in cache
+
+
+def gaussian_window() -> np.ndarray:
+    """The 11 weights of one axis, summing to 1."""
+    x = np.arange(-_HALF, _HALF + 1)
+    weights = np.exp(-0.5 * (x / SIGMA) ** 2)
+    return weights / weights.sum()
+
+
+@METRICS.register()
+class SSIM:
+    """Mean structural similarity, per channel, then averaged; 1 for identical images.
+
+    Gaussian window 11, sigma 1.5, K1 0.01, K2 0.03, population covariance, float64, mean over the valid region. Equal
+    to scikit-image with `gaussian_weights=True, sigma=1.5, use_sample_covariance=False` (which does the volumes).
+
+    Shape: `sr` and `gt` (H, W, C) or (I, J, K, C), equal, 11 or more along every spatial axis.
+    Raises: DataError when shapes differ or an axis is shorter than the window, DivergedError when sr is not finite.
+    """
+
+    better: Literal["higher", "lower"] = "higher"
+
+    def __call__(self, sr: np.ndarray, gt: np.ndarray, data_range: float) -> float:
+        require_pair(sr, gt, WINDOW_SIZE, "SSIM")
+        if gt.ndim == 3:
+            value = float(np.mean([ssim_and_contrast(*planes, data_range)[0] for planes in channel_pairs(sr, gt)]))
+        else:
+            from skimage.metrics import structural_similarity
+
+            value = float(
+                structural_similarity(
+                    *(np.asarray(image, np.float64) for image in (sr, gt)),
+                    data_range=data_range,
+                    channel_axis=-1,
+                    gaussian_weights=True,
+                    sigma=SIGMA,
+                    use_sample_covariance=False,
+                    K1=K1,
+                    K2=K2,
+                )
+            )
+        return require_number(value, sr, gt, "SSIM")
+
+
+def channel_pairs(sr: np.ndarray, gt: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(H, W) float64 planes of sr and gt, channel by channel."""
+    for channel in range(gt.shape[-1]):
+        planes = [np.ascontiguousarray(image[..., channel], np.float64) for image in (sr, gt)]
+        yield planes[0], planes[1]
+
+
+def ssim_and_contrast(sr: np.ndarray, gt: np.ndarray, data_range: float) -> tuple[float, float]:
+    """Mean SSIM and mean contrast-structure term of two (H, W) float64 planes, over the valid region."""
+    c1, c2 = (K1 * data_range) ** 2, (K2 * data_range) ** 2
+    height, width = gt.shape
+    total = contrast_total = 0.0
+    for top in range(0, height - 2 * _HALF, _STRIP):
+        rows = slice(top, min(top + _STRIP, height - 2 * _HALF) + 2 * _HALF)
+        a, b = sr[rows], gt[rows]
+        mean_a, mean_b, mean_ab = _blur(a), _blur(b), _blur(a * b)
+        mean_squares = _blur(a * a + b * b)  # only the sum of the two variances is needed
+        mean_product = mean_a * mean_b
+        mean_a *= mean_a
+        mean_b *= mean_b
+        mean_a += mean_b
+        contrast = (2 * (mean_ab - mean_product) + c2) / (mean_squares - mean_a + c2)
+        contrast_total += float(contrast.sum())
+        contrast *= (2 * mean_product + c1) / (mean_a + c1)
+        total += float(contrast.sum())
+    count = (height - 2 * _HALF) * (width - 2 * _HALF)
+    return total / count, contrast_total / count
+
+
+def _blur(plane: np.ndarray) -> np.ndarray:
+    """Gaussian mean at every place where the window fits."""
+    weights = gaussian_window()
+    blurred = cv2.sepFilter2D(plane, cv2.CV_64F, weights, weights, borderType=cv2.BORDER_REPLICATE)
+    return blurred[_HALF:-_HALF, _HALF:-_HALF]

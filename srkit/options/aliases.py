@@ -1,0 +1,40 @@
+"""Names that option files of the BasicSR family use for what srkit calls otherwise: the one table of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+ALIASES: Mapping[str, Mapping[str, str]] = {
+    "recipe": {
+        "SRModel": "Supervised",
+        "SRModelMicroscopy": "Supervised",
+    },
+    "metric": {
+        "calculate_psnr": "PSNR",
+        "calculate_psnr_micro": "PSNR",
+        "psnr": "PSNR",
+        "calculate_ssim": "SSIM",
+        "calculate_ssim_micro": "SSIM",
+        "ssim": "SSIM",
+        "calculate_msssim": "MSSSIM",
+        "msssim": "MSSSIM",
+        "ms_ssim": "MSSSIM",
+        "calculate_mse": "MSE",
+        "mse": "MSE",
+        "mae": "MAE",
+    },
+    "scheduler": {
+        "MultiStepRestartLR": "MultiStepLR",
+    },
+}
+"""Kind of component -> family's name -> srkit's name (the class name)."""
+
+
+def canonical(kind: str, name: str) -> str:
+    """srkit's name for `name`; a name without alias is its own."""
+    return ALIASES.get(kind, {}).get(name, name)
+
+
+def spellings(kind: str, name: str) -> tuple[str, ...]:
+    """`name` and every alias of it."""
+    return (name, *(alias for alias, own in ALIASES.get(kind, {}).items() if own == name))

@@ -1,0 +1,124 @@
+"""Mistakes that no single option shows: values that do not fit each other, and sections a run cannot do without."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from srkit.options.components import DatasetOptions
+from srkit.options.problems import Place, Problem
+from srkit.options.sections import Sections
+from srkit.options.training import CosineRestartOptions, MultiStepOptions, SGDOptions, TrainSection
+
+
+def check(sections: Sections) -> list[Problem]:
+    """All mistakes found across the valid sections."""
+    problems = [*_needed(sections), *_evaluation(sections)]
+    for phase, item in sections.datasets.items():
+        problems += _dataset(("datasets", phase), item, sections)
+    if sections.train is not None:
+        problems += [*_schedule(sections.train), *_training(sections.train)]
+    return problems
+
+
+def _needed(s: Sections) -> Iterator[Problem]:
+    """Sections that the mode needs."""
+    if s.mode == "train":
+        for place, why in (
+            (("datasets", "train"), "training needs a dataset"),
+            (("network_g",), "training needs a network"),
+            (("train",), "training needs total_iter, optim_g and a loss such as pixel_opt"),
+        ):
+            if not s.given(place):
+                yield Problem(place, f"missing; {why}")
+        if s.train is not None and not s.train.image_losses():
+            yield Problem(("train",), "no loss is given; add pixel_opt: {type: L1Loss}")
+        if "train" in s.datasets and not s.given(("datasets", "train", "batch_size_per_gpu")):
+            yield Problem(("datasets", "train", "batch_size_per_gpu"), "missing; it has no default in training")
+    else:
+        raw = s.raw.get("datasets")
+        if not isinstance(raw, dict) or not any(str(key).startswith(("val", "test")) for key in raw):
+            yield Problem(("datasets",), "a test needs at least one dataset; add datasets.test_1")
+        if s.path is not None and s.path.pretrain_network_g is None:
+            yield Problem(("path", "pretrain_network_g"), "missing; name the model file to test")
+
+
+def _evaluation(s: Sections) -> Iterator[Problem]:
+    if s.val is not None and s.val.protocol is not None and s.val.metrics:
+        yield Problem(("val", "protocol"), "found beside metrics; a protocol brings its own, so give one of the two")
+    if s.val is not None and s.scale is not None:
+        axes = len(s.scale)
+        for key, value in (("tile", s.val.tile), ("tile_overlap", s.val.tile_overlap)):
+            if isinstance(value, tuple) and len(value) != axes:
+                yield Problem(("val", key), f"found {len(value)} values, expected one per axis of scale, {axes}")
+    names = {phase: item.name or phase for phase, item in s.evaluated.items()}
+    for name, count in Counter(names.values()).items():
+        if count > 1:
+            phases = [phase for phase, other in names.items() if other == name]
+            text = f"'{name}' names {' and '.join(f'datasets.{p}' for p in phases)}; their results would mix"
+            yield Problem(("datasets", phases[-1], "name"), text)
+
+
+def _dataset(place: Place, item: DatasetOptions, s: Sections) -> Iterator[Problem]:
+    if (item.mean is None) != (item.std is None):
+        missing = "std" if item.std is None else "mean"
+        yield Problem((*place, "mean" if missing == "std" else "std"), f"found without {missing}; give both or neither")
+    elif item.mean is not None and item.std is not None and len(item.mean) != len(item.std):
+        yield Problem((*place, "std"), f"found {len(item.std)} values, but mean has {len(item.mean)}")
+    gt_size = item.options.get("gt_size")
+    if gt_size is not None and s.scale is not None:
+        yield from _crop((*place, "gt_size"), gt_size, s.scale)
+    signature = s.context.catalog.get("dataset", item.type)
+    if item.io_backend and item.io_backend.type != "disk" and signature and "io_backend" not in signature.names:
+        yield Problem((*place, "io_backend", "type"), f"{item.type} reads plain files only; write disk")
+
+
+def _crop(place: Place, gt_size: object, scale: tuple[int, ...]) -> Iterator[Problem]:
+    sides = gt_size if isinstance(gt_size, (list, tuple)) else (gt_size,) * len(scale)
+    if len(sides) != len(scale):
+        yield Problem(place, f"found {len(sides)} values, expected one per axis of scale, {len(scale)}")
+        return
+    for side, factor in dict.fromkeys(zip(sides, scale)):
+        if not isinstance(side, int):
+            continue
+        if side < 1:
+            yield Problem(place, f"found {side}, expected a whole number above 0")
+        elif side % factor:
+            below = side // factor * factor
+            near = f"{below} and {below + factor} are" if below else f"{factor} is"
+            yield Problem(place, f"{side} is not a multiple of scale {factor}; {near}")
+
+
+def _schedule(train: TrainSection) -> Iterator[Problem]:
+    place, item = ("train", "scheduler"), train.scheduler
+    if isinstance(item, CosineRestartOptions):
+        if len(item.restart_weights) != len(item.periods):
+            yield _weights(place, len(item.restart_weights), "period", len(item.periods))
+        total = sum(item.periods)
+        if total < train.total_iter:
+            text = (
+                f"the periods add up to {total:,}, below total_iter {train.total_iter:,}; lengthen them or train less"
+            )
+            yield Problem((*place, "periods"), text)
+    elif isinstance(item, MultiStepOptions):
+        for key, steps in (("milestones", item.milestones), ("restarts", item.restarts)):
+            if list(steps) != sorted(set(steps)):
+                yield Problem((*place, key), f"found {list(steps)}, expected ascending iterations")
+        if len(item.restart_weights) != len(item.restarts):
+            yield _weights(place, len(item.restart_weights), "restart", len(item.restarts))
+
+
+def _weights(place: Place, found: int, what: str, expected: int) -> Problem:
+    return Problem((*place, "restart_weights"), f"found {found} value(s), expected one per {what}, {expected}")
+
+
+def _training(train: TrainSection) -> Iterator[Problem]:
+    if train.use_amp and train.precision == "fp32":
+        yield Problem(("train", "use_amp"), "contradicts precision: fp32; give one of the two")
+    optimizer = train.optim_g
+    if isinstance(optimizer, SGDOptions) and optimizer.nesterov and optimizer.momentum == 0:
+        yield Problem(("train", "optim_g", "nesterov"), "needs momentum above 0")
+    for name, item in train.image_losses().items():
+        if item.options.get("reduction") == "none":
+            place: Place = ("train", "pixel_opt") if name == "pix" and train.pixel_opt else ("train", "losses", name)
+            yield Problem((*place, "reduction"), "found 'none'; a loss must be one number: mean or sum")

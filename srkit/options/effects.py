@@ -1,0 +1,123 @@
+"""Options that change nothing in this run, or look unintended: warned about by name, once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from srkit.options.problems import Place, Problem
+from srkit.options.schema import LoggerSection, Options
+from srkit.options.sections import Sections
+from srkit.options.training import MultiStepOptions, TrainSection
+
+# Key of an evaluation dataset -> the values that ask for nothing.
+_TRAIN_ONLY: Mapping[str, tuple[Any, ...]] = {
+    "gt_size": (None,),
+    "crop_type": (None,),
+    "use_hflip": (False,),
+    "use_rot": (False,),
+    "color_jitter_prob": (0,),
+    "color_jitter_shift": (0,),
+    "use_shuffle": (False,),
+    "batch_size_per_gpu": (1,),
+    "dataset_enlarge_ratio": (1,),
+    "prefetch_mode": (None,),
+    "num_prefetch_queue": (None,),
+    "pin_memory": (False,),
+    "mean": (None,),
+    "std": (None,),
+}
+
+
+def warnings(options: Options, sections: Sections, launcher: str | None) -> list[Problem]:
+    """Everything worth a warning in a file without mistakes.
+
+    Args:
+        launcher: Who starts the processes, or None when that is not known.
+    """
+    return [
+        *_without_effect(options, sections, launcher),
+        *_loader(sections),
+        *(_schedule(options.train) if options.train and sections.mode == "train" else ()),
+    ]
+
+
+def _idle(place: Place, why: str) -> Problem:
+    return Problem(place, f"has no effect {why}")
+
+
+def _without_effect(options: Options, s: Sections, launcher: str | None) -> Iterator[Problem]:
+    if options.print_network:
+        yield _idle(("print_network",), "in srkit")
+    path = options.path
+    if path.pretrain_network_g is None:
+        if not path.strict_load_g:
+            yield _idle(("path", "strict_load_g"), "without pretrain_network_g")
+        if path.param_key_g is not None:
+            yield _idle(("path", "param_key_g"), "without pretrain_network_g")
+    val = options.val
+    if val.suffix is not None and not val.save_img:
+        yield _idle(("val", "suffix"), "without save_img: true")
+    if (
+        s.given(("val", "tile_overlap"))
+        and val.tile is None
+        and val.tile_overlap != type(val).model_fields["tile_overlap"].default
+    ):
+        yield _idle(("val", "tile_overlap"), "without tile")
+    if launcher == "none" and options.dist_params != type(options.dist_params)():
+        yield _idle(("dist_params",), "without --launcher")
+    yield from _in_training(options, s) if s.mode == "train" else _in_test(options)
+
+
+def _in_training(options: Options, s: Sections) -> Iterator[Problem]:
+    if not s.evaluated and options.val != type(options.val)() and s.given(("val",)):
+        yield _idle(("val",), "without a dataset to evaluate, such as datasets.val")
+    if options.val.precision != "fp32":
+        yield _idle(("val", "precision"), "in training, whose validation is fp32")
+    if options.path.resume_state is None and options.path.ignore_resume_networks:
+        yield _idle(("path", "ignore_resume_networks"), "unless a checkpoint is resumed")
+
+
+def _in_test(options: Options) -> Iterator[Problem]:
+    if options.train is not None:
+        yield _idle(("train",), "in a test")
+    if "train" in options.datasets:
+        yield _idle(("datasets", "train"), "in a test")
+    if options.logger != LoggerSection():
+        yield _idle(("logger",), "in a test")
+    if options.val.val_freq != type(options.val).model_fields["val_freq"].default:
+        yield _idle(("val", "val_freq"), "in a test")
+    if options.path.resume_state is not None:
+        yield _idle(("path", "resume_state"), "in a test")
+
+
+def _loader(s: Sections) -> Iterator[Problem]:
+    for phase, item in s.evaluated.items():
+        given = {**{k: getattr(item, k) for k in item.model_fields_set}, **item.options}
+        for key, idle_values in _TRAIN_ONLY.items():
+            if key in given and given[key] not in idle_values:
+                yield _idle(("datasets", phase, key), "in a dataset that is evaluated")
+    train = s.datasets.get("train")
+    if train is None or s.mode == "test":
+        return
+    place: Place = ("datasets", "train")
+    if train.num_prefetch_queue is not None and train.prefetch_mode != "cpu":
+        yield _idle((*place, "num_prefetch_queue"), "without prefetch_mode: cpu")
+    if "color_jitter_shift" in train.options and not train.options.get("color_jitter_prob"):
+        yield _idle((*place, "color_jitter_shift"), "without color_jitter_prob")
+    if "crop_type" in train.options and not train.options.get("gt_size"):
+        yield _idle((*place, "crop_type"), "without gt_size")
+    if "dataroot_lq" in train.options and train.options["dataroot_lq"] and "lq_resize" in train.options:
+        yield _idle((*place, "lq_resize"), "with dataroot_lq, which brings lq pictures")
+
+
+def _schedule(train: TrainSection) -> Iterator[Problem]:
+    if train.warmup_iter >= train.total_iter:
+        yield Problem(
+            ("train", "warmup_iter"), f"{train.warmup_iter:,} never ends before total_iter {train.total_iter:,}"
+        )
+    if isinstance(train.scheduler, MultiStepOptions):
+        late = [m for m in train.scheduler.milestones if m >= train.total_iter]
+        if late:
+            text = f"{', '.join(map(str, late))} not reached before total_iter {train.total_iter:,}"
+            yield Problem(("train", "scheduler", "milestones"), text)

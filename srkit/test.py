@@ -1,0 +1,49 @@
+"""`python srkit/test.py -opt y.yml`: measures a trained model on benchmark sets."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+if not __package__:  # started as a file: import srkit from this checkout, not its insides
+    _here = os.path.dirname(os.path.realpath(__file__))
+    _root = os.path.dirname(_here)
+    sys.path[:] = [_root] + [p for p in sys.path if os.path.realpath(p) not in (_here, _root)]
+
+import argparse
+from collections.abc import Sequence
+
+from srkit.commands import guarded, load_all
+from srkit.errors import ExitCode
+
+
+def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="srkit-test", description="Measure a trained model on benchmark sets.")
+    parser.add_argument("-opt", nargs="+", required=True, metavar="FILE", help="option files, run in order")
+    parser.add_argument(
+        "--launcher", choices=("none", "pytorch", "slurm"), default="none", help="who started the processes"
+    )
+    parser.add_argument("--local_rank", type=int, default=0, help="accepted for old launchers; the environment decides")
+    parser.add_argument("--force_yml", nargs="+", default=[], metavar="KEY=VALUE", help="e.g. val:save_img=false")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> ExitCode:
+    """Runs the command; every foreseen error becomes one message and its exit code."""
+
+    def work() -> ExitCode:
+        flags = arguments(argv)
+        phases = load_all(flags.opt, mode="test", force=flags.force_yml, launcher=flags.launcher)
+        from srkit.test_run import test_phases  # torch is imported only for a file without mistakes
+
+        return test_phases(phases, flags.launcher)
+
+    return guarded(work)
+
+
+def entry() -> None:
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    entry()

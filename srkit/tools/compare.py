@@ -1,0 +1,45 @@
+"""`srkit compare`: one picture that shows what a network did, beside nearest, bicubic and the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from srkit.imaging.files import read_image, write_image
+from srkit.imaging.resize import imresize, nearest_upscale
+
+_CAPTION_PX = 22
+_GAP_PX = 4
+
+
+def strip(panels: dict[str, np.ndarray], magnify: int = 1) -> np.ndarray:
+    """Equal-sized (H, W, 3) uint8 pictures side by side, captioned, enlarged by pixel repetition."""
+    columns = []
+    for caption, image in panels.items():
+        image = np.repeat(np.repeat(image, magnify, 0), magnify, 1)
+        head = np.full((_CAPTION_PX, image.shape[1], 3), 255, np.uint8)
+        cv2.putText(head, caption, (2, 15), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
+        columns += [np.vstack([head, image]), np.full((image.shape[0] + _CAPTION_PX, _GAP_PX, 3), 255, np.uint8)]
+    return np.hstack(columns[:-1])
+
+
+def compare(lq: str, sr: str, gt: str, out: str, crop: Sequence[int] | None = None, magnify: int = 2) -> None:
+    """Writes the strip: lq (pixels repeated), bicubic, sr, gt.
+
+    Args:
+        crop: top, left, height, width in gt pixels; the whole picture when absent.
+    """
+    images = {"lq": read_image(lq), "sr": read_image(sr), "gt": read_image(gt)}
+    small, target = images["lq"], images["gt"]
+    scale = (images["sr"].shape[0] // small.shape[0], images["sr"].shape[1] // small.shape[1])
+    panels = {
+        "low resolution": nearest_upscale(small, scale),
+        "bicubic": imresize(small, scale),
+        "srkit": images["sr"],
+        "ground truth": target[: images["sr"].shape[0], : images["sr"].shape[1]],
+    }
+    top, left, height, width = crop or (0, 0, *target.shape[:2])
+    cut = {name: np.ascontiguousarray(p[top : top + height, left : left + width]) for name, p in panels.items()}
+    write_image(out, strip({name: np.repeat(p, 3, 2) if p.shape[2] == 1 else p for name, p in cut.items()}, magnify))

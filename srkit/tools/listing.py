@@ -1,0 +1,24 @@
+"""`srkit list archs`: registered names with their options, as the option reader sees them."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Literal
+
+from srkit.registry import ARCHS, DATASETS, LOSSES, METRICS, RECIPES
+
+Kind = Literal["archs", "datasets", "losses", "metrics", "recipes"]
+
+
+def listing(kind: Kind) -> str:
+    """One block per class: its name, the first line of its description, its options with defaults."""
+    registry = {"archs": ARCHS, "datasets": DATASETS, "losses": LOSSES, "metrics": METRICS, "recipes": RECIPES}[kind]
+    blocks = []
+    for name in registry:
+        cls = registry.get(name)
+        title = (inspect.getdoc(cls) or "").partition("\n")[0]
+        lines = [f"{name}: {title}"]
+        if kind != "recipes":  # a recipe is built from finished networks and losses, not from options
+            lines += [f"    {parameter}" for parameter in inspect.signature(cls).parameters.values()]
+        blocks.append("\n".join(lines))
+    return "\n".join(blocks)

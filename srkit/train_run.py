@@ -1,0 +1,192 @@
+"""A training from start to end: check everything, open the experiment, resume or begin, run, say how it ended."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from srkit import build
+from srkit.assemble import Parts, assemble, build_parts, load_pretrained, manifest_meta
+from srkit.engine.distributed import Group, join_group
+from srkit.engine.experiment import Experiment
+from srkit.engine.log import logger, start_console, start_log_file, timestamp
+from srkit.engine.resuming import Resume, check_same_run, find_resume
+from srkit.engine.seeding import seed_everything
+from srkit.engine.stopping import StopRequest, parse_duration
+from srkit.engine.trainer import Trainer
+from srkit.errors import ExitCode, LoadingError, OutOfMemoryError, PeerLostError, SrkitError
+from srkit.options import Options
+
+
+@dataclass(frozen=True)
+class TrainFlags:
+    """The command line of a training, without its option files."""
+
+    auto_resume: bool = False
+    restart: bool = False
+    accept_data_change: bool = False
+    time_limit: str | None = None
+    debug: bool = False
+    launcher: Literal["none", "pytorch", "slurm"] = "none"
+    started: float | None = None
+
+
+def train_phases(phases: Sequence[Options], flags: TrainFlags) -> ExitCode:
+    """Runs option files in order; each is an experiment of its own. Raises SrkitError."""
+    stop = StopRequest(parse_duration(flags.time_limit) if flags.time_limit else None, flags.started)
+    dist = phases[0].dist_params
+    group, note = join_group(
+        flags.launcher, phases[0].num_gpu, backend=dist.backend, port=dist.port, timeout_s=dist.timeout_s
+    )
+    start_console(group.is_main, flags.debug)
+    stop.install()
+    if note:
+        logger.warning(note)
+    for options in phases:
+        train_phase(options, flags, group, stop)
+    group.close()
+    return ExitCode.OK
+
+
+def train_phase(options: Options, flags: TrainFlags, group: Group, stop: StopRequest) -> None:
+    """One option file. Raises SrkitError; exit.json in the experiment then says the same."""
+    for warning in options.warnings:
+        logger.warning(warning)
+    seed_everything(options.manual_seed, group.rank)
+    parts = build_parts(options, group)
+    if parts.train.deterministic:
+        be_deterministic()
+    root = build.absolute(options.path.experiments_root)
+    assert root is not None
+    experiment = Experiment(root, options.name)
+    keep = (flags.auto_resume or options.path.resume_state is not None) and not flags.restart
+    if not keep:
+        load_pretrained(parts)  # refused now, before an experiment is archived
+    archived = experiment.open(keep) if group.is_main else None
+    iteration: int | None = None
+    try:
+        group.barrier()
+        if group.is_main:
+            start_log_file(experiment.folder / f"train_{timestamp()}.log")
+        if archived:
+            logger.info("the experiment of that name was kept as %s", archived)
+        resume = find_resume(experiment, options.path.resume_state, flags.auto_resume and keep, group)
+        meta = manifest_meta(parts, group)
+        if resume:
+            check_same_run(resume, meta, flags.accept_data_change)
+            iteration = resume.snapshot.iteration
+        elif keep:
+            load_pretrained(parts)
+        if group.is_main:
+            experiment.write_start(options.to_yaml(), Path(options.source))
+        if hasattr(parts.dataset, "prepare"):
+            parts.dataset.prepare(progress=group.is_main)
+        trainer = assemble(parts, group, stop, experiment, meta, resume.snapshot if resume else None)
+        try:
+            if trainer.is_finished():
+                logger.info("%s is finished (iteration %s); nothing to do", options.name, f"{trainer.iteration:,}")
+            else:
+                announce(parts, trainer, experiment, resume)
+                run(trainer)
+        finally:
+            iteration = trainer.iteration
+            trainer.log.close()
+            trainer.close()
+        if group.is_main:
+            experiment.write_exit(ExitCode.OK, "finished", iteration, newest(experiment))
+    except BaseException as error:
+        if group.is_main:
+            code = error.exit_code if isinstance(error, SrkitError) else ExitCode.BUG
+            experiment.write_exit(code, str(error) or type(error).__name__, iteration, newest(experiment))
+        raise
+    finally:
+        experiment.close()
+
+
+def run(trainer: Trainer) -> None:
+    """Runs to the end. What breaks on the way still saves the last whole iteration, when it can."""
+    try:
+        trainer.run()
+    except LoadingError:
+        emergency_save(trainer)
+        raise
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        emergency_save(trainer)
+        batch = trainer.samples_per_iteration // (trainer.accum_iter * trainer.group.world_size)
+        raise OutOfMemoryError(
+            f"out of memory at iteration {trainer.iteration:,}; set datasets.train.batch_size_per_gpu to {max(1, batch // 2)} "
+            f"(now {batch}) with train.accum_iter {trainer.accum_iter * 2} (same batch in all), or lower gt_size; then "
+            "run again with --auto_resume"
+        ) from error
+    except SrkitError:
+        raise
+    except Exception as error:
+        if trainer.group.is_distributed and ("gloo" in str(error) or isinstance(error, torch.distributed.DistError)):
+            raise PeerLostError(
+                f"a process of the group died or stopped answering at iteration {trainer.iteration:,}; start all of them "
+                "again with --auto_resume"
+            ) from error
+        emergency_save(trainer)
+        raise
+
+
+def emergency_save(trainer: Trainer) -> None:
+    """Saves the last whole iteration unless it is saved already, is half-updated, or peers would have to help."""
+    if trainer.in_update or trainer.group.is_distributed or trainer.iteration in (0, trainer.saver.saved_at):
+        return
+    try:
+        trainer.saver.save(trainer, required=True)
+        logger.warning("iteration %s was saved before giving up", f"{trainer.iteration:,}")
+    except SrkitError as error:  # the fault that brought us here is the one to report
+        logger.warning("the last iteration could not be saved: %s", error)
+
+
+def newest(experiment: Experiment) -> str | None:
+    from srkit.engine.checkpoint import CheckpointStore
+
+    folders = CheckpointStore(experiment.training_states).folders()
+    return str(folders[0]) if folders else None
+
+
+def be_deterministic() -> None:
+    """Bit-equal runs on CUDA too, at some cost in speed."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+
+
+def announce(parts: Parts, trainer: Trainer, experiment: Experiment, resume: Resume | None) -> None:
+    """One screen that says what will run, on what, for how long, and where things go."""
+    train, item, group = parts.train, parts.options.datasets["train"], trainer.group
+    networks = ", ".join(
+        f"{name} {type(net).__name__} ({build.parameter_count(net):,} parameters)"
+        for name, net in trainer.networks.items()
+    )
+    per_epoch = trainer.epoch_length / trainer.samples_per_iteration
+    device = (
+        torch.cuda.get_device_name(group.device)
+        if group.device.type == "cuda"
+        else f"CPU, {torch.get_num_threads()} threads"
+    )
+    begin = f"from iteration {resume.snapshot.iteration:,} ({resume.source})" if resume else "from zero"
+    val = ", ".join(f"{s.name} ({len(s.dataset)})" for s in parts.eval_sets) or "none"
+    reads_back = any(step.reads_back for step in trainer.optimizers.values())
+    lines = [
+        f"{parts.options.name}: {parts.options.model_type}, scale {'x'.join(map(str, parts.options.scale))}, {begin}",
+        f"  network     {networks}",
+        f"  data        {build.describe_dataset(parts.dataset)}",
+        f"  batch       {item.batch_size_per_gpu} x {group.world_size} process(es) x {trainer.accum_iter} accumulated "
+        f"= {trainer.samples_per_iteration} samples an iteration",
+        f"  length      {train.total_iter:,} iterations = {train.total_iter / per_epoch:,.1f} epochs of {per_epoch:,.1f} iterations",
+        f"  optimizer   {train.optim_g.type}, lr {train.optim_g.lr:g}"
+        + (", checks each step for non-finite gradients on the host" if reads_back else ""),
+        f"  runs on     {device}, {trainer.precision.name}",
+        f"  validation  {val}, every {trainer.validation.freq:,} iterations, weights {trainer.validation.weights}",
+        f"  everything goes to {experiment.folder}",
+    ]
+    logger.info("\n".join(lines))
