@@ -156,22 +156,23 @@ def assemble(
         options.logger.save_checkpoint_freq,
         options.logger.prune_weights,
     )
+    per_iteration = item.batch_size_per_gpu * group.world_size * train.accum_iter
+    drawn = snapshot.training.get("samples_drawn", snapshot.iteration * per_iteration) if snapshot else 0
     trainer = Trainer(
         networks=networks,
         recipe=build.build_recipe(options, {n: group.wrap(net) for n, net in networks.items()}, parts.losses),
         optimizers={"network_g": build.build_optimizer(options, networks["network_g"])},
         precision=Precision(name, group.device),
         ema=ema,
-        batches=build.build_batches(
-            options, parts.dataset, group, parts.normalization, snapshot.training["samples_drawn"] if snapshot else 0
-        ),
+        batches=build.build_batches(options, parts.dataset, group, parts.normalization, drawn),
         group=group,
         log=log,
         validation=build_validation(parts, networks["network_g"], ema, group, log, stop, experiment),
         saver=saver,
         stop=stop,
         total_iter=train.total_iter,
-        samples_per_iteration=item.batch_size_per_gpu * group.world_size * train.accum_iter,
+        samples_per_iteration=per_iteration,
+        samples_drawn=drawn,
         epoch_length=build.epoch_length(parts.dataset, item),
         accum_iter=train.accum_iter,
         print_freq=options.logger.print_freq,

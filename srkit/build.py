@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -183,10 +184,10 @@ def epoch_length(dataset: Any, item: DatasetOptions) -> int:
 
 def build_batches(
     options: Options, dataset: Any, group: Group, normalization: Normalization, start_sample: int
-) -> Iterator[Batch]:
+) -> Generator[Batch]:
     """Endless micro-batches on the device, from global sample `start_sample` on."""
     item = options.datasets["train"]
-    host: Iterator[HostBatch] = train_batches(
+    host: Generator[HostBatch] = train_batches(
         dataset,
         seed=options.manual_seed,
         batch_size=item.batch_size_per_gpu,
@@ -200,11 +201,13 @@ def build_batches(
         persistent_workers=item.persistent_workers,
         on_error=getattr(dataset, "on_error", "raise"),
     )
-    if item.prefetch_mode == "cuda" and group.device.type == "cuda":
-        return on_side_stream(host, lambda batch: to_device(batch, group.device, normalization), group.device)
     if item.prefetch_mode == "cpu":
         host = in_background(host, item.num_prefetch_queue or 1)
-    return (to_device(batch, group.device, normalization) for batch in host)
+    with closing(host):
+        if item.prefetch_mode == "cuda" and group.device.type == "cuda":
+            yield from on_side_stream(host, lambda batch: to_device(batch, group.device, normalization), group.device)
+        for batch in host:
+            yield to_device(batch, group.device, normalization)
 
 
 def tile_of(options: Options) -> tuple[tuple[int, ...] | None, tuple[int, ...]]:

@@ -8,6 +8,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import time
 import zlib
 
 import numpy as np
@@ -255,12 +256,19 @@ def test_a_dead_loader_worker_ends_with_its_code_and_saves_first(tiny):
     from pathlib import Path
 
     path = write_options(
-        tiny, options(tiny, train__total_iter=10**6, val__val_freq=10**6, datasets__train__num_worker_per_gpu=2)
+        tiny,
+        options(
+            tiny,
+            train__total_iter=10**6,
+            val__val_freq=10**6,
+            logger__save_checkpoint_freq=10**6,
+            datasets__train__num_worker_per_gpu=2,
+        ),
     )
     process = command("-opt", path, cwd=tiny)
     records = tiny / "experiments/tiny/records.jsonl"
-    while process.poll() is None and not records.exists():
-        pass
+    while process.poll() is None and not (records.exists() and '"kind": "train"' in records.read_text()):
+        time.sleep(0.01)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     workers = [c for c in children if b"train.py" in Path(f"/proc/{c}/cmdline").read_bytes()]
     os.kill(int(workers[0]), 9)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import jsonschema
 import pytest
 from test_options_samples import TEST, TRAIN, changed, load, write
@@ -106,3 +109,9 @@ def test_the_published_guides_files_load_unchanged_and_pass_the_json_schema(acce
     assert options.warnings == ()
     assert options.scale == (2, 2)
     assert [e.message for e in validator.iter_errors(read_file(path).data)] == []
+
+
+def test_the_shipped_json_schema_is_what_the_code_gives():
+    """After a change of an option: `python -m srkit.tools schema` writes it anew."""
+    shipped = json.loads((Path(__file__).parent.parent / "options/srkit.schema.json").read_text())
+    assert shipped == json.loads(json.dumps(build_schema()))

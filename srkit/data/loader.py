@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Literal, Protocol, TypeVar
@@ -127,7 +127,7 @@ def train_batches(
     persistent_workers: bool = True,
     timeout_s: float = 120.0,
     on_error: OnError = "raise",
-) -> Iterator[HostBatch]:
+) -> Generator[HostBatch]:
     """Endless full batches; they straddle epochs.
 
     Batch k of rank r holds the global samples start_sample + (k * world_size + r) * batch_size + [0, batch_size), so

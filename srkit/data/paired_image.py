@@ -22,7 +22,8 @@ class PairedImageDataset(PictureDataset):
             WebP or TIFF, any mixture; other files are passed over.
         dataroot_lq: Folder of their partners; None makes lq from gt by antialiased bicubic.
         filename_tmpl: Name of lq, without suffix, from the name of gt: "{}x2" for DIV2K.
-        meta_info_file: BasicSR list of the gt names to use, one a line, relative to dataroot_gt.
+        meta_info_file: BasicSR list of the gt names to use, one a line, relative to dataroot_gt; a name on k lines
+            counts k times.
         io_backend: "lmdb" reads BasicSR's LMDB folders.
         gt_size: Side of the square gt crop in pixels, or height and width; None takes whole pictures, and gt may then exceed
             lq x scale by less than one scale step and is cut; with crops it must fit exactly.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from srkit.data.names import read_lines, stem, tile_key, unsafe
@@ -86,9 +86,9 @@ def by_key(names: Iterable[str], where: str, problems: list[str]) -> dict[str, s
 
 
 def pair(
-    gt_names: Iterable[str], lq_names: Iterable[str], *, template: str, gt_root: str, lq_root: str, strays: bool = True
+    gt_names: Sequence[str], lq_names: Iterable[str], *, template: str, gt_root: str, lq_root: str, strays: bool = True
 ) -> Pairing:
-    """Partners by key.
+    """Partners by key, in the order of `gt_names`; a name listed several times counts several times.
 
     Args:
         template: Key of lq from the key of gt.
@@ -96,21 +96,22 @@ def pair(
     """
     result = Pairing()
     gt, lq = by_key(gt_names, gt_root, result.problems), by_key(lq_names, lq_root, result.problems)
-    missing = []
-    for key in sorted(gt):
-        partner = lq.get(fill(template, key))
+    missing: dict[str, str] = {}
+    for name in gt_names:
+        partner = lq.get(fill(template, stem(name)))
         if partner is None:
-            missing.append(key)
+            missing.setdefault(stem(name), name)
         else:
-            result.gt.append(gt[key])
+            result.gt.append(name)
             result.lq.append(partner)
     if missing:
-        better = _better_template(gt, lq, missing[0])
-        partner = fill(better or "{}", missing[0]).rpartition("/")[2]
+        key = next(iter(missing))
+        better = _better_template(gt, lq, key)
+        partner = fill(better or "{}", key).rpartition("/")[2]
         hint = f"; with filename_tmpl '{better}' it would be {partner}" if better else ""
         result.problems.append(
             f"{len(missing)} of {len(gt)} files in {gt_root} have no partner in {lq_root} "
-            f"(first: {first_names(gt[key] for key in missing)}){hint}"
+            f"(first: {first_names(missing.values())}){hint}"
         )
     asked = {fill(template, key) for key in gt} if strays and len(lq) > len(result.lq) else lq.keys()
     stray = sorted(lq[key] for key in lq.keys() - asked)

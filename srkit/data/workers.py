@@ -25,6 +25,7 @@ from srkit.errors import LoadingError, SrkitError
 R = TypeVar("R")
 _POLL_S = 2.0
 _PREFETCH = 4
+_END_S = 5.0  # a killed worker is gone within milliseconds, but a loaded machine takes its time
 _SINCE, _SAMPLE = 0, 1
 _my_row: np.ndarray | None = None  # this worker's line on the board; None in any other process
 
@@ -148,8 +149,8 @@ class _Crew:
                 return next(self.results, None)
             except (RuntimeError, OSError, EOFError) as error:
                 timed_out = "DataLoader timed out" in str(error)
-                if not timed_out:  # a broken connection shows before the process that broke it has quite ended
-                    wait([process.sentinel for process in self.processes], timeout=1.0)
+                if not timed_out:
+                    self._await_end()
                 dead = [k for k, process in enumerate(self.processes) if not process.is_alive()]
                 if dead:
                     raise LoadingError(self._describe_dead(dead)) from None
@@ -157,6 +158,13 @@ class _Crew:
                     raise
                 if time.monotonic() - start >= timeout_s:
                     raise LoadingError(self._end_hanging(timeout_s)) from None
+
+    def _await_end(self) -> None:
+        """Give a worker time to end: its connections break first, then its sentinel, and only then is it dead."""
+        ended = wait([process.sentinel for process in self.processes], timeout=_END_S)
+        for process in self.processes:
+            if process.sentinel in ended:
+                process.join(_END_S)
 
     def _describe_dead(self, dead: list[int]) -> str:
         workers = ", ".join(

@@ -45,6 +45,22 @@ class OptimizerStep:
     def lr(self) -> float:
         return float(self.optimizer.param_groups[0]["lr"])
 
+    def load_state(self, saved: Mapping[str, Any]) -> None:
+        """Takes over moments and step counts. Settings that `saved` does not hold stay as the option file has them.
+
+        Raises: ValueError when the state is of other parameters.
+        """
+        groups = saved.get("param_groups", self.optimizer.state_dict()["param_groups"])
+        self.optimizer.load_state_dict({"state": saved["state"], "param_groups": groups})
+        for parameter, state in self.optimizer.state.items():
+            for key, value in state.items():
+                if not isinstance(value, Tensor) or value.ndim == 0:
+                    continue
+                if value.shape != parameter.shape:
+                    raise ValueError(f"{key} of shape {tuple(value.shape)} for weights of {tuple(parameter.shape)}")
+                # Fused kernels walk through memory: moments must lie in it as their parameter does.
+                state[key] = torch.empty_like(parameter, requires_grad=False).copy_(value)
+
     def gradients(self) -> list[Tensor]:
         return [p.grad for p in self.parameters if p.grad is not None]
 

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from srkit.engine.basicsr_state import read_basicsr_state
 from srkit.engine.checkpoint import CheckpointStore, Snapshot, find_damage, read_checkpoint
 from srkit.engine.distributed import Group
 from srkit.engine.experiment import Experiment
 from srkit.errors import DataError, RefusedError, SrkitError, WeightsError
 
 logger = logging.getLogger("srkit")
+_BASICSR = ".state"  # suffix of BasicSR's training states
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ def find_resume(experiment: Experiment, resume_state: str | None, auto: bool, gr
 
     Rank 0 looks (and sets damaged folders aside); all ranks then read the same one.
 
-    Raises: WeightsError when the named one is not a checkpoint; RefusedError when there are checkpoints but none is valid.
+    Raises: WeightsError when the named one is neither a checkpoint nor a training state of BasicSR; RefusedError when there are checkpoints but none is valid.
     """
     found: Path | None = None
     problem: SrkitError | None = None
@@ -39,7 +41,9 @@ def find_resume(experiment: Experiment, resume_state: str | None, auto: bool, gr
     found, text = group.gather((found, str(problem) if problem else None))[0]
     if text is not None:
         raise problem or RefusedError(text)
-    return Resume(found, read_checkpoint(found)) if found else None
+    if found is None:
+        return None
+    return Resume(found, read_basicsr_state(found) if found.suffix == _BASICSR else read_checkpoint(found))
 
 
 def _newest(experiment: Experiment) -> Path | None:
@@ -59,8 +63,10 @@ def _newest(experiment: Experiment) -> Path | None:
 
 def _named(path: Path) -> Path:
     path = path.expanduser().resolve()
-    if path.suffix == ".state":  # BasicSR's name for the state of an iteration
-        path = path.with_name(f"iter_{path.stem}") if not path.exists() else path
+    if path.suffix == _BASICSR:
+        if path.is_file():
+            return path
+        path = path.with_name(f"iter_{path.stem}")  # what BasicSR calls N.state lies here under this name
     if path.is_file():
         raise WeightsError(
             f"path.resume_state: {path} is a file, and a training state is a folder training_states/iter_N. "
@@ -79,6 +85,13 @@ def check_same_run(resume: Resume, meta: Mapping[str, Any], accept_data_change: 
     Changes that leave the run itself (rates, lengths, logging, machine) are logged.
     """
     saved = resume.snapshot.meta
+    if not saved:
+        logger.warning(
+            "%s is BasicSR's: weights, averages and optimizer states go on, but not bit for bit, because it keeps neither "
+            "random states nor the place in the data",
+            resume.source,
+        )
+        return
     differences = _differences(saved["identity"], meta["identity"])
     if differences:
         raise RefusedError(

@@ -142,7 +142,7 @@ def take_snapshot(trainer: Trainer, meta: dict[str, Any]) -> Snapshot:
 
 
 def restore_snapshot(trainer: Trainer, snapshot: Snapshot, ignore: tuple[str, ...] = ()) -> None:
-    """Puts a snapshot back into freshly built parts. The caller starts `batches` at `samples_drawn`.
+    """Puts a snapshot back into freshly built parts. Data go on where the trainer was built to.
 
     Raises: WeightsError when a network is missing or does not fit.
     """
@@ -161,13 +161,19 @@ def restore_snapshot(trainer: Trainer, snapshot: Snapshot, ignore: tuple[str, ..
             ) from error
     training = snapshot.training
     for name, step in trainer.optimizers.items():
-        step.optimizer.load_state_dict(training["optimizers"][name])
+        try:
+            step.load_state(training["optimizers"][name])
+        except (KeyError, ValueError) as error:
+            raise WeightsError(
+                f"the optimizer state of iteration {snapshot.iteration} does not fit {name}: {error}"
+            ) from error
+    trainer.iteration = snapshot.iteration
+    if not snapshot.meta:  # another program's: nothing more is in it
+        return
     trainer.precision.load_state_dict(training["precision"])
     trainer.meter.load_state_dict(training["meter"])
     trainer.validation.best = {s: {m: (v[0], v[1]) for m, v in ms.items()} for s, ms in training["best"].items()}
     trainer.validation.done_at = training["validated_at"]
-    trainer.iteration = snapshot.iteration
-    trainer.samples_drawn = training["samples_drawn"]
     trainer.saver.saved_at = snapshot.iteration
     if trainer.group.rank < len(snapshot.random):
         restore_random_states(snapshot.random[trainer.group.rank])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -42,7 +42,7 @@ class Trainer:
     optimizers: Mapping[str, OptimizerStep]
     precision: Precision
     ema: EMA | None
-    batches: Iterator[Batch]
+    batches: Generator[Batch]
     group: Group
     log: TrainingLog
     validation: Validation
@@ -72,8 +72,7 @@ class Trainer:
 
     def close(self) -> None:
         """Ends the loader's workers; the trainer cannot train afterwards."""
-        if isinstance(self.batches, Generator):
-            self.batches.close()
+        self.batches.close()
 
     def is_finished(self) -> bool:
         """Whether an earlier start already did everything, the last validation included."""

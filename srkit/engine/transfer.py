@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -14,6 +15,8 @@ from torch import Tensor
 from srkit.data.loader import HostBatch
 
 T = TypeVar("T")
+
+_PATIENCE_S = 5.0  # for the item being drawn when the reader ends; a hanging loader takes longer and is left behind
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ def to_device(host: HostBatch, device: torch.device, normalization: Normalizatio
 
 def on_side_stream(
     batches: Iterator[HostBatch], move: Callable[[HostBatch], Batch], device: torch.device
-) -> Iterator[Batch]:
+) -> Generator[Batch]:
     """Copies the next batch on a stream of its own while the current one computes. CUDA only."""
     stream = torch.cuda.Stream(device)
 
@@ -85,20 +88,37 @@ def on_side_stream(
         ahead = fetch()
 
 
-def in_background(items: Iterator[T], depth: int) -> Iterator[T]:
-    """Draws items ahead on a thread. An error there is raised here, at the item where it happened."""
+def in_background(items: Generator[T], depth: int) -> Generator[T]:
+    """Draws items ahead on a thread, which closes `items` when the reader ends. An error there is raised at its item."""
     ready: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(maxsize=max(1, depth))
+    ended = threading.Event()
+
+    def offer(item: T | None, error: BaseException | None) -> None:
+        while not ended.is_set():
+            try:
+                ready.put((item, error), timeout=0.1)
+                return
+            except queue.Full:
+                pass  # the reader is busy; look again whether it has ended
 
     def work() -> None:
         try:
-            for item in items:
-                ready.put((item, None))
+            with closing(items):
+                for item in items:
+                    offer(item, None)
+                    if ended.is_set():
+                        break
         except BaseException as error:  # noqa: BLE001 - handed to the reader, who raises it
-            ready.put((None, error))
+            offer(None, error)
 
-    threading.Thread(target=work, daemon=True, name="srkit-prefetch").start()
-    while True:
-        item, error = ready.get()
-        if error is not None:
-            raise error
-        yield item  # type: ignore[misc]
+    thread = threading.Thread(target=work, daemon=True, name="srkit-prefetch")
+    thread.start()
+    try:
+        while True:
+            item, error = ready.get()
+            if error is not None:
+                raise error
+            yield item  # type: ignore[misc]
+    finally:
+        ended.set()
+        thread.join(_PATIENCE_S)
