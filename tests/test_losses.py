@@ -19,7 +19,7 @@ def image(seed: int, *shape: int) -> torch.Tensor:
 
 
 def test_the_pixel_losses_are_registered():
-    assert {"L1Loss", "MSELoss", "CharbonnierLoss", "WeightedTVLoss"} <= set(IMAGE_LOSSES)
+    assert {"L1Loss", "LumaL1Loss", "MSELoss", "CharbonnierLoss", "WeightedTVLoss"} <= set(IMAGE_LOSSES)
 
 
 @pytest.mark.parametrize("name", IMAGE_LOSSES)
@@ -45,6 +45,23 @@ def test_equal_flat_images_cost_nothing_and_have_finite_gradients(name):
 def test_differing_shapes_are_refused_even_where_they_would_broadcast(name):
     with pytest.raises(ValueError, match=r"\(2, 3, 6, 5\).*\(2, 1, 6, 5\)"):
         LOSSES.get(name)()(image(0), image(1, 2, 1, 6, 5))
+
+
+def test_luma_loss_weighs_the_channels_as_bt601():
+    gt = torch.full((2, 3, 4, 4), 0.5)
+    for change, wanted in (
+        ((0.1, 0, 0), 6.5481),
+        ((0, -0.1, 0), 12.8553),
+        ((0, 0, 0.1), 2.4966),
+        ((0.1, -0.1, 0), 6.3072),
+    ):
+        sr = gt + torch.tensor(change).view(1, 3, 1, 1)
+        assert LOSSES.get("LumaL1Loss")()(sr, gt).item() == pytest.approx(wanted / 255, rel=1e-5)
+
+
+def test_a_grey_picture_is_its_own_luma():
+    sr, gt = image(0, 1, 1, 4, 4), image(1, 1, 1, 4, 4)
+    assert LOSSES.get("LumaL1Loss")()(sr, gt).item() == pytest.approx((sr - gt).abs().mean().item())
 
 
 # A constant difference of 0.1 (0.3 and 0.4 for Charbonnier: sqrt(0.09 + 0.16) = 0.5) over 1 * 1 * 2 * 3 pixels.

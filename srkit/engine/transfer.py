@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -95,11 +95,9 @@ def in_background(items: Generator[T], depth: int) -> Generator[T]:
 
     def offer(item: T | None, error: BaseException | None) -> None:
         while not ended.is_set():
-            try:
+            with suppress(queue.Full):  # the reader is busy, or has ended
                 ready.put((item, error), timeout=0.1)
                 return
-            except queue.Full:
-                pass  # the reader is busy; look again whether it has ended
 
     def work() -> None:
         try:

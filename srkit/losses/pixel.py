@@ -1,4 +1,4 @@
-"""Pixel losses: absolute, squared and Charbonnier difference."""
+"""Pixel losses: absolute (also of luma), squared and Charbonnier difference."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from srkit.errors import RefusedError
+from srkit.imaging.colour import LIMITED_WEIGHTS
 from srkit.losses.common import reduced, require_known_reduction, require_same_shape
 from srkit.registry import LOSSES
 
@@ -29,6 +30,25 @@ class L1Loss(nn.Module):
     def forward(self, sr: Tensor, gt: Tensor) -> Tensor:
         require_same_shape(sr, gt)
         return F.l1_loss(sr, gt, reduction=self.reduction)
+
+
+@LOSSES.register()
+class LumaL1Loss(nn.Module):
+    """Mean |Y(sr) - Y(gt)|, for colour networks that are judged by their luma: give it beside a loss on all channels.
+
+    Alone it leaves colour free, and what is then clipped to 0 and 1 spoils the luma too.
+
+    Shape: `sr` and `gt` (B, 3, *S), RGB, or (B, 1, *S), which is its own luma; equal. Returns a scalar.
+    Raises: ValueError when the shapes differ.
+    Source: luma of BT.601, limited range (65.481, 128.553, 24.966 of 255), as in Y-PSNR.
+    """
+
+    def forward(self, sr: Tensor, gt: Tensor) -> Tensor:
+        require_same_shape(sr, gt)
+        if sr.shape[1] == 1:
+            return F.l1_loss(sr, gt)
+        weights = sr.new_tensor(LIMITED_WEIGHTS).view(1, 3, *[1] * (sr.ndim - 2))
+        return ((sr - gt) * weights).sum(dim=1).abs().mean()
 
 
 @LOSSES.register()
