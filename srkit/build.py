@@ -50,7 +50,7 @@ def construct(registry: Registry, name: str, given: Mapping[str, Any], filled: M
     missing = [
         n
         for n, p in parameters.items()
-        if p.default is p.empty and p.kind is not p.VAR_POSITIONAL and n not in arguments
+        if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) and n not in arguments
     ]
     if missing:
         raise RefusedError(f"{name} needs the option {', '.join(missing)}")

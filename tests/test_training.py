@@ -20,6 +20,16 @@ from tiny import ROOT, assert_same_end, command, end_state, equal, in_process, o
 from srkit.imaging.files import read_image
 
 
+def test_several_losses_are_weighted_and_logged_under_their_names(tiny):
+    """LumaL1Loss has no constructor of its own."""
+    extra = {"luma": {"type": "LumaL1Loss", "loss_weight": 0.5}}
+    assert in_process(tiny, options(tiny, train__losses=extra, train__total_iter=1)) == 0
+    lines = map(json.loads, (tiny / "experiments/tiny/records.jsonl").read_text().splitlines())
+    record = next(line for line in lines if line["kind"] == "train")
+    # No channel weighs more than 0.5042 in luma, so |luma error| is at most 3 x 0.5042 x the mean of the three; half of it:
+    assert 0 < record["l_luma"] < 0.5 * 3 * 0.5042 * record["l_pix"]
+
+
 def test_training_leaves_the_folder_users_of_the_family_expect(tiny):
     assert in_process(tiny, options(tiny, logger__use_tb_logger=True, val__save_img=True)) == 0
     folder = tiny / "experiments/tiny"
