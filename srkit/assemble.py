@@ -50,6 +50,7 @@ def build_parts(options: Options, group: Group) -> Parts:
     """Builds data and networks. Raises DataError, WeightsError, RefusedError for what cannot work."""
     assert options.train is not None
     item = options.datasets["train"]
+    build.build_metrics(options)  # a wrong name is said before pictures are decoded
     dataset = build.build_dataset(item, options.scale)
     build.check_dataset(dataset)
     per_update = item.batch_size_per_gpu * group.world_size
@@ -64,6 +65,15 @@ def build_parts(options: Options, group: Group) -> Parts:
         name: build.build_network(part.type, part.options, options.scale) for name, part in options.networks.items()
     }
     losses, normalization = build.build_losses(options), build.build_normalization(options)
+    build.check_network(options, "network_g", dataset, normalization)
+    part = options.networks["network_g"]
+    if not normalization.is_identity and any(
+        build.full_arch_options(part.type, part.options, options.scale).get("rgb_mean", ())
+    ):
+        logger.warning(
+            "datasets.train.mean and std normalise the pictures, and network_g.rgb_mean is then taken off normalised values; "
+            "rgb_mean: [0, 0, 0] switches it off"
+        )
     return Parts(options, options.train, dataset, eval_sets, networks, losses, normalization)
 
 
@@ -106,6 +116,7 @@ def manifest_meta(parts: Parts, group: Group) -> dict[str, Any]:
             "model_type": options.model_type,
             "scale": list(options.scale),
             "manual_seed": options.manual_seed,
+            "train.optim_g.type": parts.train.optim_g.type,
             "mean": list(parts.normalization.mean),
             "std": list(parts.normalization.std),
             **networks,
@@ -156,11 +167,12 @@ def assemble(
         options.logger.save_checkpoint_freq,
         options.logger.prune_weights,
     )
+    learners = {n: group.wrap(build.compiled(net) if train.compile else net) for n, net in networks.items()}
     per_iteration = item.batch_size_per_gpu * group.world_size * train.accum_iter
     drawn = snapshot.training.get("samples_drawn", snapshot.iteration * per_iteration) if snapshot else 0
     trainer = Trainer(
         networks=networks,
-        recipe=build.build_recipe(options, {n: group.wrap(net) for n, net in networks.items()}, parts.losses),
+        recipe=build.build_recipe(options, learners, parts.losses),
         optimizers={"network_g": build.build_optimizer(options, networks["network_g"])},
         precision=Precision(name, group.device),
         ema=ema,
@@ -181,6 +193,8 @@ def assemble(
     trainer.validation.on_best = lambda iteration: saver.export_best(trainer)
     if snapshot:
         restore_snapshot(trainer, snapshot, tuple(options.path.ignore_resume_networks))
+        if group.is_main and snapshot.meta and not saver.is_exported(snapshot.iteration):
+            saver.export(snapshot)  # the start before ended between the checkpoint and its weights for users
     return trainer
 
 

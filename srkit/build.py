@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -16,16 +18,19 @@ import srkit.data
 import srkit.losses
 import srkit.metrics  # noqa: F401 - these four fill the registries
 from srkit.data.loader import HostBatch, train_batches
+from srkit.data.order import sample_rng
 from srkit.engine.distributed import Group
-from srkit.engine.evaluator import EvalSet, NamedMetric
+from srkit.engine.evaluator import EvalSet, NamedMetric, check_metrics
 from srkit.engine.optim import OptimizerStep
 from srkit.engine.recipes import Recipe, WeightedLoss
 from srkit.engine.schedules import Schedule, constant, cosine_restart, multi_step, with_warmup
 from srkit.engine.transfer import Batch, Normalization, in_background, on_side_stream, to_device
-from srkit.errors import RefusedError, did_you_mean
+from srkit.errors import DataError, OptionError, RefusedError, did_you_mean
 from srkit.metrics.protocol import custom_protocol, protocol_named
 from srkit.options import DatasetOptions, Options
 from srkit.registry import ARCHS, DATASETS, LOSSES, METRICS, RECIPES, Registry
+
+_log = logging.getLogger("srkit")
 
 RUNTIME_ARCH_OPTIONS = frozenset({"use_checkpoint"})
 """Options that change how a network computes, not what: never compared with a model file."""
@@ -81,14 +86,23 @@ def place(network: nn.Module, device: torch.device) -> nn.Module:
     return network
 
 
+def compiled(network: nn.Module) -> nn.Module:
+    """A compiled module over the same weights. The bare one stays to be saved and validated: `_orig_mod.` then reaches no
+    file, and pictures of many sizes do not compile anew."""
+    module: nn.Module = torch.compile(network)  # type: ignore[assignment]
+    return module
+
+
 def build_network(name: str, given: Mapping[str, Any], scale: tuple[int, ...]) -> nn.Module:
     network: nn.Module = construct(ARCHS, name, given, scale_arguments(scale))
     return network
 
 
-def build_dataset(item: DatasetOptions, scale: tuple[int, ...]) -> Any:
-    """The dataset of one section. `io_backend` is handed over when the class takes it."""
-    filled = {"scale": scale, "io_backend": item.io_backend.type if item.io_backend else "disk"}
+def build_dataset(item: DatasetOptions, scale: tuple[int, ...], color: str | None = None) -> Any:
+    """The dataset of one section. `io_backend`, and `color` unless the section says it, are handed over when taken."""
+    filled: dict[str, Any] = {"scale": scale, "io_backend": item.io_backend.type if item.io_backend else "disk"}
+    if color is not None:
+        filled["color"] = color
     return construct(DATASETS, item.type, item.options, filled)
 
 
@@ -110,7 +124,10 @@ def fingerprint(dataset: Any) -> str:
 def build_metrics(options: Options) -> tuple[NamedMetric, ...]:
     """The metrics of `val`, each with the protocol its options spell out or `val.protocol` names."""
     if options.val.protocol is not None:
-        protocol = protocol_named(options.val.protocol)
+        try:
+            protocol = protocol_named(options.val.protocol)
+        except RefusedError as error:
+            raise OptionError(str(options.source), [f"val.protocol: {error}"]) from None
         chosen = [(name, construct(METRICS, name, {}, {})) for name in ("PSNR", "SSIM")]
         return tuple(NamedMetric(name.lower(), metric, protocol, metric.better) for name, metric in chosen)
     named = []
@@ -122,15 +139,16 @@ def build_metrics(options: Options) -> tuple[NamedMetric, ...]:
     return tuple(named)
 
 
-def build_eval_sets(options: Options) -> list[EvalSet]:
-    """Every val*/test* dataset of the file, checked. Raises DataError."""
+def build_eval_sets(options: Options, color: str | None = None) -> list[EvalSet]:
+    """Every val*/test* dataset of the file, checked; `color` is what the network was trained on. Raises DataError."""
     metrics = build_metrics(options)
     sets = []
     for phase, item in options.datasets.items():
         if phase.startswith(("val", "test")):
-            dataset = build_dataset(item, options.scale)
+            dataset = build_dataset(item, options.scale, color)
             check_dataset(dataset)
             sets.append(EvalSet(item.name or phase, dataset, metrics, item.num_worker_per_gpu))
+            check_metrics(sets[-1], options.scale)
     return sets
 
 
@@ -171,6 +189,46 @@ def build_optimizer(options: Options, network: nn.Module) -> OptimizerStep:
     )
 
 
+def check_network(options: Options, name: str, dataset: Any, normalization: Normalization) -> None:
+    """Sends the shape of a training sample through network `name`, without computing (torch's meta device).
+
+    Raises: RefusedError when channels or size of the pictures do not fit it.
+    """
+    part = options.networks[name]
+    try:
+        sample = dataset.sample(0, sample_rng(options.manual_seed, 0, 0))
+    except (DataError, OSError) as error:
+        _log.debug("%s: not tried on a sample, for the first cannot be read (%s)", name, error)
+        return
+    lq, gt = (np.moveaxis(sample.images[role], -1, 0).shape for role in ("lq", "gt"))
+    if len(normalization.mean) not in (1, lq[0]):
+        raise RefusedError(
+            f"datasets.train.mean has {len(normalization.mean)} values, and the pictures {lq[0]} channel(s)"
+        )
+    try:
+        with torch.device("meta"):
+            out = build_network(part.type, part.options, options.scale)(torch.empty(1, *lq))
+    except RuntimeError as error:
+        if "channels" in str(error):
+            raise RefusedError(
+                f"{name}: {part.type} does not take the training pictures, lq of {lq[0]} channel(s): {error}"
+            ) from None
+        _log.debug("%s: not tried on a sample (%s)", name, error)
+        return
+    except Exception as error:  # noqa: BLE001 - not every network runs without data, and then nothing is known
+        _log.debug("%s: not tried on a sample (%s)", name, error)
+        return
+    if isinstance(out, torch.Tensor) and tuple(out.shape[1:]) != gt:
+        raise RefusedError(
+            f"{name}: {part.type} makes {_shape(out.shape[1:])} out of lq {_shape(lq)}, and gt is {_shape(gt)} (channels x "
+            "size); do scale, color and the network's channels agree?"
+        )
+
+
+def _shape(numbers: Sequence[int]) -> str:
+    return "x".join(map(str, numbers))
+
+
 def build_normalization(options: Options) -> Normalization:
     item = options.datasets.get("train")
     if item is None or item.mean is None or item.std is None:
@@ -201,6 +259,8 @@ def build_batches(
         persistent_workers=item.persistent_workers,
         on_error=getattr(dataset, "on_error", "raise"),
     )
+    if item.prefetch_mode == "cuda" and group.device.type != "cuda":
+        _log.info("datasets.train.prefetch_mode: cuda needs a GPU; batches are loaded plainly")
     if item.prefetch_mode == "cpu":
         host = in_background(host, item.num_prefetch_queue or 1)
     with closing(host):

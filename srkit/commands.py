@@ -44,7 +44,7 @@ def guarded(work: Callable[[], ExitCode]) -> ExitCode:
         print(f"\nsrkit: {kind}: {error}", file=sys.stderr, flush=True)
         return error.exit_code
     except KeyboardInterrupt:
-        print("\nsrkit: stopped by Ctrl-C before training began; nothing was written", file=sys.stderr)
+        print("\nsrkit: stopped by Ctrl-C", file=sys.stderr)
         return ExitCode.INTERRUPTED
     except Exception:  # noqa: BLE001 - a bug: the traceback is the message, and the code must not be 0
         traceback.print_exc()

@@ -10,14 +10,14 @@ from typing import Any, Literal
 from srkit import build
 from srkit.engine.distributed import Group, join_group
 from srkit.engine.evaluator import EvalSet, Evaluator, SetResult
-from srkit.engine.experiment import environment
+from srkit.engine.experiment import archive, environment
 from srkit.engine.log import logger, start_console, start_log_file, timestamp
 from srkit.engine.model_file import ModelFile, load_weights, read_model
 from srkit.engine.precision import Precision
 from srkit.engine.restorer import Restorer
 from srkit.engine.results import table_md, write_results
 from srkit.engine.transfer import Normalization
-from srkit.errors import ExitCode, OptionError, RefusedError
+from srkit.errors import ExitCode, OptionError, RefusedError, StorageError
 from srkit.options import Options
 
 
@@ -40,18 +40,14 @@ def test_phase(options: Options, group: Group) -> list[SetResult]:
     """One option file: every val*/test* set, with interpolation rows."""
     for warning in options.warnings:
         logger.warning(warning)
-    path = build.absolute(options.path.pretrain_network_g)
-    if path is None:
-        raise OptionError(str(options.source), ["path.pretrain_network_g: missing; name the model file to test"])
-    model = read_model(path, options.path.param_key_g)
-    restorer = build_restorer(options, model, group)
-    sets = build.build_eval_sets(options)
+    model, sets, restorer = load_for_test(options, group)
     root = build.absolute(options.path.results_root)
     assert root is not None
     folder = root / options.name
     if group.is_main:
-        start_log_file(folder / f"test_{options.name}_{timestamp()}.log")
-    logger.info("%s: weights '%s' of %s, on %s", options.name, model.key, path, group.device)
+        open_results(folder, options.name)
+    group.barrier()  # nobody writes pictures into a folder that is about to be renamed
+    logger.info("%s: weights '%s' of %s, on %s", options.name, model.key, model.path, group.device)
     evaluator = Evaluator(sets, options.scale, group, progress=options.val.pbar)
     results = []
     for item in sets:
@@ -61,6 +57,29 @@ def test_phase(options: Options, group: Group) -> list[SetResult]:
         write_results(folder, results, _about(options, model), options.name)
         logger.info("results in %s\n%s", folder, table_md(results, options.name))
     return results
+
+
+def load_for_test(options: Options, group: Group) -> tuple[ModelFile, list[EvalSet], Restorer]:
+    """Everything a test needs, checked. Raises SrkitError."""
+    path = build.absolute(options.path.pretrain_network_g)
+    if path is None:
+        raise OptionError(str(options.source), ["path.pretrain_network_g: missing; name the model file to test"])
+    model = read_model(path, options.path.param_key_g)
+    restorer = build_restorer(options, model, group)
+    return model, build.build_eval_sets(options, model.info.color if model.info else None), restorer
+
+
+def open_results(folder: Path, name: str) -> None:
+    """Makes the folder and begins its log. Earlier results keep another name: pictures of two models never mix."""
+    try:
+        archived = archive(folder) if folder.is_dir() and any(folder.iterdir()) else None
+        start_log_file(folder / f"test_{name}_{timestamp()}.log")
+    except OSError as error:
+        raise StorageError(
+            f"{folder}: cannot be written ({error.strerror}); set path.results_root to another place"
+        ) from error
+    if archived:
+        logger.info("earlier results of that name were kept as %s", archived)
 
 
 def _namer(options: Options, folder: Path, item: EvalSet) -> Any:

@@ -19,7 +19,7 @@ from srkit.engine.resuming import Resume, check_same_run, find_resume
 from srkit.engine.seeding import seed_everything
 from srkit.engine.stopping import StopRequest, parse_duration
 from srkit.engine.trainer import Trainer
-from srkit.errors import ExitCode, LoadingError, OutOfMemoryError, PeerLostError, SrkitError
+from srkit.errors import DivergedError, ExitCode, OutOfMemoryError, PeerLostError, SrkitError, Stopped
 from srkit.options import Options
 
 
@@ -57,8 +57,8 @@ def train_phase(options: Options, flags: TrainFlags, group: Group, stop: StopReq
     """One option file. Raises SrkitError; exit.json in the experiment then says the same."""
     for warning in options.warnings:
         logger.warning(warning)
-    seed_everything(options.manual_seed, group.rank)
     parts = build_parts(options, group)
+    seed_everything(options.manual_seed, group.rank)  # building drew the same initial weights on every rank
     if parts.train.deterministic:
         be_deterministic()
     root = build.absolute(options.path.experiments_root)
@@ -95,8 +95,8 @@ def train_phase(options: Options, flags: TrainFlags, group: Group, stop: StopReq
                 run(trainer)
         finally:
             iteration = trainer.iteration
-            trainer.log.close()
             trainer.close()
+            trainer.log.close()
         if group.is_main:
             experiment.write_exit(ExitCode.OK, "finished", iteration, newest(experiment))
     except BaseException as error:
@@ -112,7 +112,9 @@ def run(trainer: Trainer) -> None:
     """Runs to the end. What breaks on the way still saves the last whole iteration, when it can."""
     try:
         trainer.run()
-    except LoadingError:
+    except (Stopped, DivergedError, PeerLostError):
+        raise
+    except SrkitError:
         emergency_save(trainer)
         raise
     except (torch.OutOfMemoryError, MemoryError) as error:
@@ -123,8 +125,6 @@ def run(trainer: Trainer) -> None:
             f"(now {batch}) with train.accum_iter {trainer.accum_iter * 2} (same batch in all), or lower gt_size; then "
             "run again with --auto_resume"
         ) from error
-    except SrkitError:
-        raise
     except Exception as error:
         if trainer.group.is_distributed and ("gloo" in str(error) or isinstance(error, torch.distributed.DistError)):
             raise PeerLostError(
@@ -185,7 +185,7 @@ def announce(parts: Parts, trainer: Trainer, experiment: Experiment, resume: Res
         f"  length      {train.total_iter:,} iterations = {train.total_iter / per_epoch:,.1f} epochs of {per_epoch:,.1f} iterations",
         f"  optimizer   {train.optim_g.type}, lr {train.optim_g.lr:g}"
         + (", checks each step for non-finite gradients on the host" if reads_back else ""),
-        f"  runs on     {device}, {trainer.precision.name}",
+        f"  runs on     {device}, {trainer.precision.name}{', compiled' if train.compile else ''}",
         f"  validation  {val}, every {trainer.validation.freq:,} iterations, weights {trainer.validation.weights}",
         f"  everything goes to {experiment.folder}",
     ]

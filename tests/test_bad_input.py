@@ -14,7 +14,7 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from tiny import ROOT, command, in_process, options, pictures, run, write_options
+from tiny import ROOT, command, in_process, options, pictures, run, measured, write_options
 
 from srkit.imaging.files import read_image, write_image
 
@@ -296,17 +296,15 @@ def test_running_out_of_memory_gives_advice_in_numbers_and_saves_first(tiny, cap
 
 def test_a_test_of_another_network_than_the_file_holds(tiny, capsys):
     in_process(tiny, options(tiny))
-    from srkit.test import main
-
-    data = options(
-        tiny,
-        name="t",
-        network_g__num_feat=8,
-        path__pretrain_network_g=str(tiny / "experiments/tiny/models/net_g_12.pth"),
-    )
-    data = {k: v for k, v in data.items() if k not in ("train", "logger")}
-    assert main(["-opt", str(write_options(tiny, data, "t.yml"))]) == 2
+    assert measured(tiny, network_g__num_feat=8) == 2
     assert "network_g.num_feat: 8 in the option file, 4 in the model file" in capsys.readouterr().err
+
+
+def test_a_results_folder_that_cannot_be_made(tiny, capsys):
+    in_process(tiny, options(tiny))
+    (tiny / "results").write_text("a file where the folder should be")
+    assert measured(tiny) == 6
+    assert re.search(r"results.tested: cannot be written \(.*path\.results_root", capsys.readouterr().err)
 
 
 def test_names_that_would_write_elsewhere(tiny, capsys):

@@ -103,6 +103,21 @@ def test_meta_info_picks_and_orders_and_leaves_other_files_alone(tmp_path):
     assert sorted(data.sample(k, None).name for k in range(len(data))) == ["a", "b b"]
 
 
+def test_a_name_on_two_lines_counts_twice_with_and_without_lq(tmp_path):
+    given = folders(tmp_path, ["a.png", "b.png"], ["a.png", "b.png"])
+    (tmp_path / "meta.txt").write_text("b.png\na.png\nb.png\n")
+    for roots in (given, {k: v for k, v in given.items() if k != "dataroot_lq"}):
+        data = PairedImageDataset(**roots, meta_info_file=str(tmp_path / "meta.txt"))
+        assert [data.sample(k, None).name for k in range(3)] == ["b", "a", "b"]
+
+
+def test_a_number_in_brackets_is_part_of_a_name_unless_it_is_a_size(tmp_path):
+    given = folders(tmp_path, ["tile (12).png", "b.png"], ["tile (12).png", "b.png"])
+    (tmp_path / "meta.txt").write_text("tile (12).png (4,4,3)\nb.png (4, 4)\ntile (12).png\n")
+    data = PairedImageDataset(**given, meta_info_file=str(tmp_path / "meta.txt"))
+    assert [data.sample(k, None).name for k in range(3)] == ["tile (12)", "b", "tile (12)"]
+
+
 def test_meta_info_may_name_folders_below_the_root(tmp_path):
     given = folders(tmp_path, ["s1/a.png", "s2/a.png"], ["s1/ax2.png", "s2/ax2.png"])
     (tmp_path / "meta.txt").write_text("s1/a.png\ns2/a.png\n")

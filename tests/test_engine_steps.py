@@ -24,10 +24,10 @@ def equal(a, b):
     return a == b
 
 
-def make(kind="Adam", clip=None):
+def make(kind="Adam", clip=None, **settings):
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.Conv2d(4, 3, 3))
-    return network, OptimizerStep(kind, {"lr": 1e-2}, network, constant(1e-2), clip)
+    return network, OptimizerStep(kind, {"lr": 1e-2, **settings}, network, constant(1e-2), clip)
 
 
 def update(network, step, precision, factor=1.0):
@@ -55,6 +55,20 @@ def test_a_non_finite_gradient_changes_neither_weights_nor_moments_nor_average(k
 def test_fused_optimizers_take_the_verdict_on_the_device(kind):
     assert not make(kind)[1].reads_back
     assert make("RMSprop")[1].reads_back
+
+
+def test_momentum_begins_at_zero_also_when_the_first_step_was_skipped():
+    network, step = make("SGD", momentum=0.9)
+    twin = copy.deepcopy(network)
+    update(network, step, Precision("fp32", CPU), factor=float("nan"))
+    plain = torch.optim.SGD(twin.parameters(), lr=1e-2, momentum=0.9)
+    for _ in range(3):
+        update(network, step, Precision("fp32", CPU))
+        twin(torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))).square().mean().backward()
+        plain.step()
+        plain.zero_grad()
+    for ours, theirs in zip(network.parameters(), twin.parameters()):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-7)
 
 
 def test_a_guarded_step_equals_the_plain_optimizer():

@@ -103,6 +103,14 @@ def test_a_grey_sr_of_a_colour_gt_is_refused():
         RGB.prepare(noise(20, 20, 1), noise(20, 20, 3), (2, 2), 255.0)
 
 
+def test_a_one_channel_sr_is_compared_with_the_limited_luma_of_a_colour_gt():
+    sr, gt = noise(20, 20, 1), noise(20, 20, 3)
+    prepared = Y.prepare(sr, gt, (2, 2), 255.0)
+    wanted = 16 + gt[2:-2, 2:-2].astype(float) @ np.array([65.481, 128.553, 24.966]) / 255
+    np.testing.assert_allclose(prepared.gt[..., 0], wanted, rtol=1e-12)
+    np.testing.assert_array_equal(prepared.sr, sr[2:-2, 2:-2])
+
+
 @pytest.mark.parametrize("protocol", [RGB, Y])
 def test_psnr_of_12_bit_data_needs_its_real_white(protocol):
     sr, gt = (noise(20, 20, 3, dtype=np.uint16, high=4096, seed=s) for s in (0, 1))

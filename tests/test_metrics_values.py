@@ -54,8 +54,8 @@ def test_psnr_of_a_constant_error_of_a_tenth_is_20_db():
 def test_plain_errors_equal_scikit_image_and_arithmetic(shape):
     sr, gt = pair(*shape)
     assert PSNR()(sr, gt, 255.0) == pytest.approx(peak_signal_noise_ratio(gt, sr, data_range=255), abs=1e-12)
-    assert MSE()(sr, gt, 255.0) == pytest.approx(mean_squared_error(gt, sr), rel=1e-12)
-    assert MAE()(sr, gt, 255.0) == pytest.approx(np.abs(sr - gt).mean(), rel=1e-12)
+    assert MSE()(sr, gt, 255.0) == pytest.approx(mean_squared_error(gt / 255, sr / 255), rel=1e-12)
+    assert MAE()(sr, gt, 255.0) == pytest.approx(np.abs(sr / 255 - gt / 255).mean(), rel=1e-12)
 
 
 @pytest.mark.parametrize("shape", [(11, 11, 1), (64, 37, 3), (139, 75, 3), (150, 12, 1), (12, 13, 14, 1)])

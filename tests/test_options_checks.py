@@ -126,8 +126,8 @@ def test_missing_sections_have_the_documented_defaults(tmp_path):
     assert options.path.pretrain_network_g is None
     assert options.val.val_freq == 5000
     assert {n: (m.type, m.crop_border, m.test_y_channel) for n, m in options.val.metrics.items()} == {
-        "psnr": ("PSNR", 2, False),
-        "ssim": ("SSIM", 2, False),
+        "psnr": ("PSNR", None, False),
+        "ssim": ("SSIM", None, False),
     }
     assert (options.logger.print_freq, options.logger.save_checkpoint_freq, options.logger.use_tb_logger) == (
         100,
@@ -170,3 +170,13 @@ def test_whole_floats_are_whole_numbers(tmp_path):
 
 def test_a_test_file_needs_no_network_section(tmp_path):
     assert load(tmp_path, TEST, "test").train is None
+
+
+def test_a_tile_that_its_overlaps_fill_is_refused(tmp_path):
+    report = refusal(tmp_path, TRAIN + "val: {tile: 64}\n")
+    assert "val.tile: found 64, expected more than two overlaps of 32" in report
+
+
+def test_evaluated_sets_may_not_skip_pictures(tmp_path):
+    text = TRAIN.replace("  val:\n", "  val:\n    on_error: skip\n")
+    assert "datasets.val.on_error: found 'skip', expected 'raise'" in refusal(tmp_path, text)

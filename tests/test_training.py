@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,7 +16,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import ROOT, assert_same_end, command, end_state, equal, in_process, options, pictures, run, write_options
+from tiny import (
+    ROOT,
+    assert_same_end,
+    command,
+    end_state,
+    equal,
+    in_process,
+    options,
+    pictures,
+    run,
+    measured,
+    write_options,
+)
 
 from srkit.imaging.files import read_image
 
@@ -200,22 +213,25 @@ def test_a_changed_rate_is_allowed_and_logged(tiny, capsys):
 
 def test_validation_and_test_give_the_same_psnr_for_the_same_weights(tiny, capsys):
     in_process(tiny, options(tiny))
-    from srkit.test import main
-
     records = [json.loads(line) for line in (tiny / "experiments/tiny/records.jsonl").read_text().splitlines()]
     validated = [r["psnr"] for r in records if r["kind"] == "validation"][-1]
-    data = options(tiny, name="tested", path__pretrain_network_g=str(tiny / "experiments/tiny/models/net_g_12.pth"))
-    assert (
-        main(
-            ["-opt", str(write_options(tiny, {k: v for k, v in data.items() if k not in ("train", "logger")}, "t.yml"))]
-        )
-        == 0
-    )
+    assert measured(tiny) == 0
     summary = json.loads((tiny / "results/tested/metrics.json").read_text())
     assert summary["weights"] == "params_ema"
     assert summary["sets"]["val"]["methods"]["tested"]["psnr"]["mean"] == pytest.approx(validated, abs=1e-12)
     assert set(summary["sets"]["val"]["methods"]) == {"nearest", "bicubic-matlab", "tested"}
     assert "bicubic-matlab" in capsys.readouterr().out
+
+
+def test_results_of_an_earlier_test_are_kept_under_another_name(tiny):
+    in_process(tiny, options(tiny))
+    for _ in range(2):
+        assert measured(tiny, val__save_img=True) == 0
+    first, second = sorted((tiny / "results").iterdir(), key=lambda folder: len(folder.name), reverse=True)
+    assert re.fullmatch(r"tested_archived_\d{8}_\d{6}", first.name)
+    assert second.name == "tested"
+    pictures = [sorted(p.name for p in (f / "visualization/val").iterdir()) for f in (first, second)]
+    assert pictures[0] == pictures[1] == [f"p{n}.png" for n in range(4)]
 
 
 def test_normalised_training_is_undone_on_output(tiny):
@@ -272,6 +288,22 @@ def test_half_precision_trains_close_to_fp32(tiny, precision):
     )
     assert half == pytest.approx(full, rel=0.02)
     assert half != full
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on the CPU")
+def test_compiled_training_follows_the_plain_one_and_is_saved_as_it(tiny):
+    in_process(tiny, options(tiny, name="plain"))
+    in_process(tiny, options(tiny, name="compiled", train__compile=True))
+    plain, compiled = (end_state(tiny / f"experiments/{n}", 12) for n in ("plain", "compiled"))
+    assert compiled[0]["net_g"].keys() == plain[0]["net_g"].keys()  # no prefix of torch.compile's wrapper
+    losses = [[r["l_pix"] for r in end[3] if r["kind"] == "train"] for end in (plain, compiled)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+def test_a_validation_set_without_gt_is_restored_and_not_measured(tiny):
+    lone = {"name": "lone", "type": "SingleImageDataset", "dataroot_lq": str(tiny / "data/lq")}
+    assert in_process(tiny, options(tiny, datasets__val=lone, val__save_img=True, train__total_iter=6)) == 0
+    assert (tiny / "experiments/tiny/visualization/lone/p0/p0_6.png").exists()
 
 
 @pytest.mark.parametrize("mode", [None, "cpu", "cuda"])

@@ -95,6 +95,17 @@ def in_process(tmp: Path, data: dict, *flags: str) -> int:
     return int(main(["-opt", str(write_options(tmp, data)), *flags]))
 
 
+def measured(tmp: Path, **changes) -> int:
+    """srkit/test.py in this process, on what a tiny training of 12 iterations left, with further changes to its options."""
+    from srkit.test import main
+
+    weights = str(tmp / "experiments/tiny/models/net_g_12.pth")
+    data = options(tmp, **{"name": "tested", "path__pretrain_network_g": weights, **changes})
+    data = {k: v for k, v in data.items() if k not in ("train", "logger")}
+    data["datasets"].pop("train")
+    return int(main(["-opt", str(write_options(tmp, data, "test.yml"))]))
+
+
 def equal(a, b) -> bool:
     if isinstance(a, torch.Tensor):
         return torch.equal(a, b)

@@ -135,7 +135,10 @@ def _better_template(gt: dict[str, str], lq: dict[str, str], key: str) -> str | 
 
 def meta_info_names(path: str) -> list[str]:
     """Names out of a BasicSR list: "0001.png (480,480,3)" or a bare name a line; unsafe ones raise DataError."""
-    names = [re.sub(r"\s+\(\d[\d\s,]*\).*$", "", line) for line in read_lines("meta_info_file", path)]
+    names = [
+        re.sub(r"\s+\(\d+\s*,\s*\d+\s*(,\s*\d+\s*)?\)(\s+\d+)?$", "", line)
+        for line in read_lines("meta_info_file", path)
+    ]
     require_safe("meta_info_file", path, names)
     return names
 

@@ -118,6 +118,7 @@ def in_workers(
         timeout=min(_POLL_S, timeout_s),
         worker_init_fn=_start_worker,
         prefetch_factor=_PREFETCH,
+        generator=torch.Generator(),  # else starting workers would draw from the global state that networks draw from
     )
     with _own_child_handler():
         crew = _Crew(iter(loader), work.board.numpy())

@@ -181,6 +181,14 @@ class CheckpointStore:
             notes.append(f"{problem}; the checkpoint was set aside as {aside}")
         return None, notes
 
+    def set_aside_after(self, found: Path) -> None:
+        """Renames folders of later iterations than `found`, one of this store, to `*.superseded`."""
+        if found.parent == self.folder:
+            for folder in self.folders():
+                if folder == found:
+                    return
+                self._set_aside(folder, "superseded")
+
     def remove_strays(self) -> None:
         """Unfinished saves of processes that died. Call only while holding the experiment's lock."""
         for stray in self.folder.glob(".tmp-*"):

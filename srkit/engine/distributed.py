@@ -119,6 +119,11 @@ def join_group(
     """
     if launcher == "none":
         device, note = choose_device(num_gpu, 0)
+        if isinstance(num_gpu, int) and num_gpu > 1 and device.type == "cuda":
+            note = (
+                f"num_gpu: {num_gpu}, but this one process uses one GPU and batches of batch_size_per_gpu; for all of them: "
+                f"torchrun --nproc-per-node {num_gpu} srkit/train.py -opt x.yml --launcher pytorch"
+            )
         return Group(0, 1, device), note
     if launcher == "slurm":
         _slurm_environment(port)

@@ -18,11 +18,13 @@ from srkit.data.sample import Sample
 from srkit.engine.distributed import Group
 from srkit.engine.restorer import Restorer
 from srkit.errors import DataError, DivergedError
-from srkit.imaging.colour import quantize
+from srkit.imaging.colour import luma, quantize
 from srkit.imaging.files import write_image
 from srkit.imaging.resize import imresize, nearest_upscale
 from srkit.metrics.protocol import Protocol
 from srkit.metrics.summary import summarize
+
+_QUICK_VALUES = 12_000_000  # a picture larger than this is never too small for a metric
 
 BASELINES: Mapping[str, Callable[[np.ndarray, tuple[int, ...]], np.ndarray]] = {
     "nearest": nearest_upscale,
@@ -150,7 +152,8 @@ class Evaluator:
             rows.extend(self._measure(item, sample, method, sr))
             if want_baselines and "gt" in sample.images:
                 for name, enlarge in BASELINES.items():
-                    baseline_rows.extend(self._measure(item, sample, name, enlarge(sample.images["lq"], self.scale)))
+                    enlarged = _as_file(enlarge(sample.images["lq"], self.scale), sample)
+                    baseline_rows.extend(self._measure(item, sample, name, enlarged))
             if len(kept) < examples:
                 kept.append({**sample.images, "sr": sr})
             tick()
@@ -165,8 +168,7 @@ class Evaluator:
         sr = restorer(sample.images["lq"], sample.white)
         if not np.isfinite(sr).all():
             raise DivergedError(f"{set_name}/{sample.name}: the network's output is not finite; use earlier weights")
-        like = sample.images.get("gt", sample.images["lq"])
-        return quantize(sr, like.dtype, sample.white)
+        return quantize(sr, _file_type(sample), sample.white)
 
     def _measure(self, item: EvalSet, sample: Sample, method: str, sr: np.ndarray) -> Iterator[Row]:
         gt = sample.images.get("gt")
@@ -181,6 +183,40 @@ class Evaluator:
             prepared = named.protocol.prepare(sr, gt, self.scale, sample.white)
             value = named.metric(prepared.sr, prepared.gt, prepared.data_range)
             yield Row(sample.name, method, named.name, f"{named.protocol.name}#{named.protocol.hash}", float(value))
+
+
+def _file_type(sample: Sample) -> np.dtype:
+    """Integer type of the sample's files; luma that was made from them is float32."""
+    types = [image.dtype for image in sample.images.values() if np.issubdtype(image.dtype, np.integer)]
+    return types[0] if types else np.dtype(np.uint8 if sample.white == 255 else np.uint16)
+
+
+def _as_file(image: np.ndarray, sample: Sample) -> np.ndarray:
+    """Intensities in the file's units as the file would hold them."""
+    if np.issubdtype(image.dtype, np.integer):
+        return image
+    return quantize(image / sample.white, _file_type(sample), sample.white)
+
+
+def check_metrics(item: EvalSet, scale: tuple[int, ...]) -> None:
+    """Measures gt of the first picture against itself, to refuse at once what no picture of the set can be measured with.
+
+    Raises: DataError naming set and metric.
+    """
+    if not item.metrics or len(item.dataset) == 0:
+        return
+    sample = item.dataset.sample(0, None)
+    gt, channels = sample.images.get("gt"), sample.images["lq"].shape[-1]
+    if gt is None:
+        return
+    sr = quantize(luma(gt, sample.white) / sample.white, gt.dtype, sample.white) if channels < gt.shape[-1] else gt
+    for named in item.metrics:
+        try:
+            prepared = named.protocol.prepare(sr, gt, scale, sample.white)
+            if prepared.gt.size <= _QUICK_VALUES:
+                named.metric(prepared.sr, prepared.gt, prepared.data_range)
+        except DataError as error:
+            raise DataError(f"{item.name}, metric {named.name}: {error}") from None
 
 
 def _interleave(parts: Sequence[Sequence[Row]]) -> list[Row]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import platform
 import shlex
@@ -16,6 +17,8 @@ from typing import Any, TextIO
 from srkit import __version__
 from srkit.engine.checkpoint import free_space
 from srkit.errors import ExitCode, InUseError, RefusedError
+
+logger = logging.getLogger("srkit")
 
 
 class Experiment:
@@ -60,8 +63,7 @@ class Experiment:
             self._take_lock()
             archived = None
             if not keep and self.has_content():
-                archived = self._archive_name()
-                self.folder.rename(archived)
+                archived = archive(self.folder)
                 self._release()
                 self.folder.mkdir()
                 self._take_lock()
@@ -73,19 +75,13 @@ class Experiment:
                 file.flush()
                 os.fsync(file.fileno())
             probe.unlink()
+            (self.folder / "exit.json").unlink(missing_ok=True)  # of the start before; a killed start has none
         except OSError as error:
             raise RefusedError(
                 f"{self.folder}: cannot be written ({error.strerror}); {free_space(self.folder)}; "
                 "set path.experiments_root to another place or change its permissions"
             ) from error
         return archived
-
-    def _archive_name(self) -> Path:
-        stem = f"{self.name}_archived_{time.strftime('%Y%m%d_%H%M%S')}"
-        number, path = 1, self.folder.with_name(stem)
-        while path.exists():
-            number, path = number + 1, self.folder.with_name(f"{stem}_{number}")
-        return path
 
     def _take_lock(self) -> None:
         file = (self.folder / ".lock").open("a+")
@@ -136,8 +132,20 @@ class Experiment:
             "checkpoint": checkpoint,
         }
         part = self.folder / ".exit.json.tmp"
-        part.write_text(json.dumps(content, indent=1) + "\n")
-        part.replace(self.folder / "exit.json")
+        try:
+            part.write_text(json.dumps(content, indent=1) + "\n")
+            part.replace(self.folder / "exit.json")
+        except OSError as error:  # the reason above is the one to report, not that it cannot be noted down
+            logger.warning("%s/exit.json: cannot be written (%s)", self.folder, error.strerror)
+
+
+def archive(folder: Path) -> Path:
+    """Renames a folder to NAME_archived_TIME, as the family does; returns the new path. Raises OSError."""
+    stem = f"{folder.name}_archived_{time.strftime('%Y%m%d_%H%M%S')}"
+    number, path = 1, folder.with_name(stem)
+    while path.exists():
+        number, path = number + 1, folder.with_name(f"{stem}_{number}")
+    return folder.rename(path)
 
 
 def environment() -> dict[str, Any]:

@@ -22,7 +22,11 @@ class _TqdmHandler(logging.StreamHandler):
     """Console handler that leaves a progress bar in place."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stdout)
+        try:
+            tqdm.write(self.format(record), file=sys.stdout)
+            sys.stdout.flush()
+        except OSError:  # the terminal or the reader of a pipe is gone; a training is not ended by that
+            self.handleError(record)
 
 
 def start_console(is_main: bool, verbose: bool = False) -> None:
@@ -158,11 +162,9 @@ class TrainingLog:
             {"kind": "train", "iteration": iteration, "epoch": epoch, "lr": dict(rates), **_finite(losses), "skipped": skipped,
              "iteration_s": round(iteration_s, 6), "data_s": round(data_s, 6)}
         )  # fmt: skip
-        if (board := self.tensorboard()) is not None:
-            for key, value in losses.items():
-                board.add_scalar(f"losses/{key}" if key.startswith("l_") else key, value, iteration)
-            for network, rate in rates.items():
-                board.add_scalar("lr" if network == "g" else f"lr_{network}", rate, iteration)
+        scalars = {f"losses/{key}" if key.startswith("l_") else key: value for key, value in losses.items()}
+        scalars |= {"lr" if network == "g" else f"lr_{network}": rate for network, rate in rates.items()}
+        self._board("add_scalar", scalars, iteration)
 
     def _line(self, line: str) -> None:
         """To the log file always; to the console unless a progress bar shows the same."""
@@ -189,23 +191,32 @@ class TrainingLog:
         self._record(
             {"kind": "validation", "iteration": iteration, "set": set_name, "weights": weights, **_finite(values)}
         )
-        if (board := self.tensorboard()) is not None:
-            for key, value in values.items():
-                board.add_scalar(f"metrics/{set_name}/{key}", value, iteration)
+        self._board("add_scalar", {f"metrics/{set_name}/{key}": value for key, value in values.items()}, iteration)
 
     def pictures(
         self, iteration: int, set_name: str, name: str, images: Mapping[str, np.ndarray], white: float
     ) -> None:
         """lq, sr and gt of one validation picture."""
-        if (board := self.tensorboard()) is None:
-            return
-        for kind, image in images.items():
-            board.add_image(f"{set_name}/{name}/{kind}", image.astype(np.float32) / white, iteration, dataformats="HWC")
+        scaled = {f"{set_name}/{name}/{kind}": image.astype(np.float32) / white for kind, image in images.items()}
+        self._board("add_image", scaled, iteration, dataformats="HWC")
+
+    def _board(self, method: str, values: Mapping[str, Any], iteration: int, **settings: Any) -> None:
+        """Writes to TensorBoard. What its writer thread could not write (a full disk) ends the curves, not the run."""
+        try:
+            board = self.tensorboard()
+            for tag, value in values.items() if board is not None else ():
+                getattr(board, method)(tag, value, iteration, **settings)
+        except OSError as error:
+            logger.warning("%s: cannot be written (%s); training goes on without TensorBoard", self.tb_folder, error)
+            self._tb, self.tb_folder = None, None
 
     def close(self) -> None:
         self.bar.close()
         if self._tb is not None:
-            self._tb.close()
+            try:
+                self._tb.close()
+            except OSError as error:
+                logger.warning("%s: its last curves were not written (%s)", self.tb_folder, error)
 
 
 def _finite(values: Mapping[str, float]) -> dict[str, float | None]:

@@ -16,7 +16,7 @@ from srkit.engine.distributed import Group
 class LossMeter:
     """Means of each loss over the finite iterations since the last reading; counts of skipped ones.
 
-    Nothing here synchronises with the device except `read`, `worst_streak` and `state_dict`.
+    `iteration_s` is how long an iteration took on average up to the last reading. Nothing here synchronises with the device except `read`, `worst_streak` and `state_dict`.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -28,6 +28,7 @@ class LossMeter:
         self._streak = torch.zeros((), device=device)
         self._worst = torch.zeros((), device=device)
         self.iterations = 0
+        self.iteration_s = 0.0
         self._since = time.perf_counter()
         self._data_s = 0.0
 
@@ -62,7 +63,8 @@ class LossMeter:
         *sums, finite = group.mean(values).tolist()
         means = {name: total / finite if finite else float("nan") for name, total in zip(names, sums, strict=True)}
         now, count = time.perf_counter(), max(1, self.iterations)
-        timing = (now - self._since) / count, self._data_s / count
+        self.iteration_s = (now - self._since) / count
+        timing = self.iteration_s, self._data_s / count
         self._sums, self.iterations, self._since, self._data_s = {}, 0, now, 0.0
         self._finite = torch.zeros_like(self._finite)
         return means, *timing

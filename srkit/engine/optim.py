@@ -36,6 +36,11 @@ class OptimizerStep:
         self.reads_back = kind not in FUSED or device not in ("cpu", "cuda")
         fused = {} if self.reads_back else {"fused": True}
         self.optimizer: torch.optim.Optimizer = getattr(torch.optim, kind)(self.parameters, **settings, **fused)
+        if fused and settings.get("momentum"):
+            # Torch makes these at the first step without filling them, which a skipped first step leaves so. From zero the
+            # first step gives the same: momentum * 0 + gradient.
+            for parameter in self.parameters:
+                self.optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter, requires_grad=False)
 
     def set_learning_rate(self, done: int) -> None:
         for group in self.optimizer.param_groups:
@@ -46,11 +51,11 @@ class OptimizerStep:
         return float(self.optimizer.param_groups[0]["lr"])
 
     def load_state(self, saved: Mapping[str, Any]) -> None:
-        """Takes over moments and step counts. Settings that `saved` does not hold stay as the option file has them.
+        """Takes over moments and step counts; settings are the option file's, so that a changed one takes effect.
 
         Raises: ValueError when the state is of other parameters.
         """
-        groups = saved.get("param_groups", self.optimizer.state_dict()["param_groups"])
+        groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": saved["state"], "param_groups": groups})
         for parameter, state in self.optimizer.state.items():
             for key, value in state.items():

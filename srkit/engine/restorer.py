@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -10,6 +12,8 @@ from srkit.engine.precision import Precision
 from srkit.engine.transfer import Normalization, to_float
 from srkit.errors import OutOfMemoryError
 from srkit.imaging.tiles import tiled
+
+_log = logging.getLogger("srkit")
 
 
 class Restorer:
@@ -41,6 +45,13 @@ class Restorer:
         self.precision = precision
         self.tile = tile
         self.overlap = overlap or (0,) * len(scale)
+        reach = getattr(network, "receptive_radius_px", None)
+        if tile and reach and min(self.overlap) < reach:
+            _log.warning(
+                "val.tile_overlap %s is below the network's reach of %d lq pixels: tiles differ a little from the whole picture",
+                min(self.overlap),
+                reach,
+            )
 
     def _run(self, lq: Tensor) -> Tensor:
         with self.precision.autocast():
@@ -65,8 +76,9 @@ class Restorer:
         except (torch.OutOfMemoryError, MemoryError) as error:
             size = "x".join(str(n) for n in image.shape[:-1])
             half = max(32, min(self.tile or image.shape[:-1]) // 2)
+            fitting = f" and val.tile_overlap to {half // 4}" if half <= 2 * max(self.overlap) else ""
             raise OutOfMemoryError(
-                f"out of memory on a picture of {size} pixels; set val.tile to {half} or less"
+                f"out of memory on a picture of {size} pixels; set val.tile to {half} or less{fitting}"
             ) from error
         finally:
             self.network.train(was_training)

@@ -64,6 +64,8 @@ def table_md(results: Sequence[SetResult], model: str = "model") -> str:
 def _format(result: SetResult, method: str, metric: str, model: str) -> str:
     mean = result.mean(method, metric)
     text = f"{mean:.4f}" if math.isfinite(mean) else "inf"
+    if math.isfinite(mean) and (identical := result.summary(method, metric)["n_identical"]):
+        text += f" ({identical} identical left out)"
     better = next(m.better for m in result.metrics if m.name == metric)
     if method == model and "bicubic-matlab" in result.methods():
         base = result.mean("bicubic-matlab", metric)

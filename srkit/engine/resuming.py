@@ -25,7 +25,10 @@ class Resume:
 
 
 def find_resume(experiment: Experiment, resume_state: str | None, auto: bool, group: Group) -> Resume | None:
-    """The checkpoint named by `path.resume_state`, or with `auto` the newest valid one, or None for a fresh start.
+    """With `auto` the newest valid checkpoint, else the one named by `path.resume_state`, else None: a fresh start.
+
+    In this order, as in the family: the command that a stopped run is to be continued with is the one that started it.
+    Checkpoints of the experiment that are newer than the found one are set aside; they belong to a branch given up.
 
     Rank 0 looks (and sets damaged folders aside); all ranks then read the same one.
 
@@ -35,7 +38,11 @@ def find_resume(experiment: Experiment, resume_state: str | None, auto: bool, gr
     problem: SrkitError | None = None
     if group.is_main:
         try:
-            found = _named(Path(resume_state)) if resume_state else (_newest(experiment) if auto else None)
+            found = _newest(experiment) if auto else None
+            if found is None and resume_state:
+                found = _named(Path(resume_state))
+            if found:
+                CheckpointStore(experiment.training_states).set_aside_after(found)
         except SrkitError as error:
             problem = error
     found, text = group.gather((found, str(problem) if problem else None))[0]

@@ -51,6 +51,14 @@ class Saver:
     def is_due(self, iteration: int, total_iter: int) -> bool:
         return iteration != self.saved_at and iteration > 0 and (iteration % self.freq == 0 or iteration == total_iter)
 
+    def expected_s(self, trainer: Trainer) -> float:
+        """How long a save is likely to take: as the last one, before the first as a disk of 100 MB/s would need.
+
+        A save writes weights, their average and two moments, then both kinds of weights to two files for users.
+        """
+        weights = sum(p.numel() * p.element_size() for net in trainer.networks.values() for p in net.parameters())
+        return self.last_duration_s or 8 * weights / 100e6
+
     def save(self, trainer: Trainer, required: bool) -> Path | None:
         """Commits a checkpoint and exports weights.
 
@@ -78,13 +86,18 @@ class Saver:
         )
         return None
 
+    def is_exported(self, iteration: int) -> bool:
+        """Whether every model file of that iteration was written; `latest` is written first."""
+        files = (f"{name.replace('network_', 'net_')}_{iteration}.pth" for name in self.info)
+        return all((self.models / file).exists() for file in files)
+
     def export(self, snapshot: Snapshot) -> None:
         """Writes models/net_X_<iteration>.pth and net_X_latest.pth; with `prune_weights` drops those without checkpoint."""
         for option_name, info in self.info.items():
             short = option_name.replace("network_", "net_")
             weights, averaged = snapshot.networks[short], snapshot.networks.get(f"{short}_ema")
             info = replace(info, iteration=snapshot.iteration)
-            for suffix in (str(snapshot.iteration), "latest"):
+            for suffix in ("latest", str(snapshot.iteration)):
                 write_model(self.models / f"{short}_{suffix}.pth", weights, averaged, info)
             if self.prune_weights:
                 kept = {f"{short}_{f.name.removeprefix('iter_')}.pth" for f in self.store.folders()}

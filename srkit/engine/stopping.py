@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import time
+from contextlib import suppress
 from types import FrameType
 from typing import ClassVar
 
@@ -22,6 +23,12 @@ def parse_duration(text: str) -> float:
     if not parts or "".join(n + u for n, u in parts) != text:
         raise RefusedError(f"--time_limit {text}: not a duration; write seconds or e.g. 9m, 1h30m, 2d")
     return sum(float(number) * _UNITS[unit] for number, unit in parts)
+
+
+def _say(text: str) -> None:
+    """To stderr from a signal handler; Ctrl-C may have ended the reader of a pipe as well."""
+    with suppress(OSError):
+        os.write(2, f"\n{text}\n".encode())
 
 
 class StopRequest:
@@ -51,11 +58,11 @@ class StopRequest:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self.code == ExitCode.INTERRUPTED:
-            os.write(2, b"\nstopped at once; the newest checkpoint is the last one saved\n")
+            _say("stopped at once; the newest checkpoint is the last one saved")
             os._exit(ExitCode.INTERRUPTED)
         if self.code is None:
             self.code, self.reason = self.SIGNALS[signal.Signals(number)]
-            os.write(2, f"\n{self.reason}: finishing this iteration, then saving\n".encode())
+            _say(f"{self.reason}: finishing this iteration, then saving")
 
     def is_requested(self, ahead_s: float = 0.0) -> bool:
         """Whether to stop now; `ahead_s` is how long the caller's next piece of work is expected to take."""

@@ -150,7 +150,7 @@ class Trainer:
 
     def _agree_to_stop(self) -> bool:
         """Peers must leave together, and asking them costs a round trip: they are asked every tenth iteration."""
-        ahead_s = self.saver.last_duration_s * 2
+        ahead_s = self.saver.expected_s(self) * 2 + self.meter.iteration_s * (10 if self.group.is_distributed else 1)
         if self.validation.is_due(self.iteration, self.total_iter):
             ahead_s += self.validation.last_duration_s
         wanted = self.stop.is_requested(ahead_s)
@@ -158,7 +158,8 @@ class Trainer:
             return wanted
         if self.iteration % 10:
             return False
-        for code, reason in self.group.gather((self.stop.code, self.stop.reason)):
-            if code is not None:
-                self.stop.adopt(code, reason)
-        return self.stop.code is not None
+        # Only what was gathered counts: a signal that arrives now is known to this rank alone.
+        wishes = [(code, reason) for code, reason in self.group.gather((self.stop.code, self.stop.reason)) if code]
+        for code, reason in wishes[:1]:
+            self.stop.adopt(code, reason)
+        return bool(wishes)

@@ -92,9 +92,9 @@ class Validation:
         )
 
     def _report(self, result: SetResult, iteration: int) -> None:
-        values = {m.name: result.mean("model", m.name) for m in result.metrics}
+        values = {m.name: result.mean("model", m.name) for m in result.metrics} if result.rows else {}
         best = self.best.setdefault(result.name, {})
-        for named in result.metrics:
+        for named in result.metrics if result.rows else ():
             value = values[named.name]
             if named.name not in best or is_better(value, best[named.name][0], named.better):
                 best[named.name] = (value, iteration)

@@ -37,7 +37,7 @@ class PSNR:
 
 @METRICS.register()
 class MSE:
-    """Mean squared error in squared units of the prepared arrays (0 to 255 for 8-bit files); `data_range` is unused.
+    """Mean squared error of intensities in units of `data_range` (0 to 1 for pictures), so that bit depths compare.
 
     Shape and errors as PSNR.
     """
@@ -46,12 +46,12 @@ class MSE:
 
     def __call__(self, sr: np.ndarray, gt: np.ndarray, data_range: float) -> float:
         require_pair(sr, gt, metric="MSE")
-        return require_number(_mse(sr, gt), sr, gt, "MSE")
+        return require_number(_mse(sr, gt) / data_range**2, sr, gt, "MSE")
 
 
 @METRICS.register()
 class MAE:
-    """Mean absolute error in units of the prepared arrays; `data_range` is unused.
+    """Mean absolute error of intensities in units of `data_range` (0 to 1 for pictures).
 
     Shape and errors as PSNR.
     """
@@ -60,4 +60,5 @@ class MAE:
 
     def __call__(self, sr: np.ndarray, gt: np.ndarray, data_range: float) -> float:
         require_pair(sr, gt, metric="MAE")
-        return require_number(float(np.abs(np.subtract(sr, gt, dtype=np.float64)).mean()), sr, gt, "MAE")
+        mean = float(np.abs(np.subtract(sr, gt, dtype=np.float64)).mean())
+        return require_number(mean / data_range, sr, gt, "MAE")

@@ -75,7 +75,8 @@ class Protocol:
 
         Args:
             sr, gt: (*S, C) of equal S; under rounding "file" of one integer type (see `quantize`). A colour sr of a
-                grey gt is reduced to full-range luma, its brightness on gt's own scale.
+                grey gt is reduced to full-range luma, its brightness on gt's own scale. A one-channel sr of a colour gt
+                is limited-range luma already (`color: y`), and is compared with gt's where that is what is measured.
             scale: One number per axis, for border "scale".
             white: Intensity of full white in the arrays: 255, 65535, 2**bit_depth - 1, or 1.0. Under data_range
                 "gt-set" the set's gt maximum minus minimum.
@@ -103,8 +104,12 @@ class Protocol:
     def _check(self, sr: np.ndarray, gt: np.ndarray, white: float) -> None:
         if gt.ndim != self.axes + 1 or sr.shape[:-1] != gt.shape[:-1]:
             raise DataError(f"{self.name}: sr {sr.shape} and gt {gt.shape} must be of one size, {self.axes}D")
-        if sr.shape[-1] != gt.shape[-1] and gt.shape[-1] != 1:
-            raise DataError(f"{self.name}: sr has {sr.shape[-1]} channels, gt {gt.shape[-1]}; save gt with as many")
+        is_luma = sr.shape[-1] == 1 and self.y_range == "limited"
+        if sr.shape[-1] != gt.shape[-1] and gt.shape[-1] != 1 and not is_luma:
+            raise DataError(
+                f"{self.name}: sr has {sr.shape[-1]} channels, gt {gt.shape[-1]}; a luma network (color: y) is measured with "
+                "test_y_channel: true or protocol: natural-y-v1"
+            )
         if self.rounding == "none":
             return
         if sr.dtype != gt.dtype or not np.issubdtype(gt.dtype, np.integer):
@@ -152,17 +157,17 @@ def protocol_named(name: str) -> Protocol:
     return PROTOCOLS[name]
 
 
-def custom_protocol(crop_border: int, test_y_channel: bool) -> Protocol:
+def custom_protocol(crop_border: int | None, test_y_channel: bool) -> Protocol:
     """What `crop_border` and `test_y_channel` of a BasicSR option file spell out, named `custom:<hash>`.
 
     Args:
-        crop_border: Pixels left out on every side; 0 is none.
+        crop_border: Pixels left out on every side; 0 is none, None as many as the scale.
         test_y_channel: Compare limited-range luma instead of RGB.
     """
     protocol = Protocol(
         name="custom",
         colour="y" if test_y_channel else "rgb",
         y_range="limited" if test_y_channel else "none",
-        border=crop_border,
+        border="scale" if crop_border is None else crop_border,
     )
     return replace(protocol, name=f"custom:{protocol.hash}")

@@ -51,6 +51,15 @@ def _evaluation(s: Sections) -> Iterator[Problem]:
         for key, value in (("tile", s.val.tile), ("tile_overlap", s.val.tile_overlap)):
             if isinstance(value, tuple) and len(value) != axes:
                 yield Problem(("val", key), f"found {len(value)} values, expected one per axis of scale, {axes}")
+        tile, overlap = (_per_axis(v, axes) for v in (s.val.tile, s.val.tile_overlap))
+        if tile and overlap and any(t <= 2 * o for t, o in zip(tile, overlap, strict=False)):
+            yield Problem(
+                ("val", "tile"), f"found {s.val.tile}, expected more than two overlaps of {s.val.tile_overlap}"
+            )
+    for phase, item in s.evaluated.items():
+        if item.options.get("on_error") == "skip":
+            text = "found 'skip', expected 'raise'; a mean over fewer pictures would be another number"
+            yield Problem(("datasets", phase, "on_error"), text)
     names = {phase: item.name or phase for phase, item in s.evaluated.items()}
     for name, count in Counter(names.values()).items():
         if count > 1:
@@ -106,6 +115,10 @@ def _schedule(train: TrainSection) -> Iterator[Problem]:
                 yield Problem((*place, key), f"found {list(steps)}, expected ascending iterations")
         if len(item.restart_weights) != len(item.restarts):
             yield _weights(place, len(item.restart_weights), "restart", len(item.restarts))
+
+
+def _per_axis(value: int | tuple[int, ...] | None, axes: int) -> tuple[int, ...]:
+    return () if value is None else (value,) * axes if isinstance(value, int) else tuple(value)
 
 
 def _weights(place: Place, found: int, what: str, expected: int) -> Problem:

@@ -19,7 +19,8 @@ from srkit.options.values import (
     Label,
     Natural,
     Num,
-    Positive,
+    PositiveShare,
+    Share,
     Text,
     UnsupportedType,
     describe,
@@ -88,7 +89,9 @@ class MetricOptions(ComponentOptions):
 
     kind: ClassVar[str] = "metric"
 
-    crop_border: Natural = Field(default=0, description="Pixels left out on every side before measuring.")
+    crop_border: Natural | None = Field(
+        default=None, description="Pixels left out on every side before measuring; default: as many as the scale."
+    )
     test_y_channel: Flag = Field(default=False, description="Measure BT.601 limited-range luma instead of RGB.")
     better: Literal["higher", "lower"] | None = Field(
         default=None, description="What counts as best; default: as the metric says."
@@ -130,10 +133,10 @@ class DatasetOptions(ComponentOptions):
     num_prefetch_queue: Count | None = Field(default=None, description="Batches that prefetch_mode cpu keeps ready.")
     pin_memory: Flag = Field(default=False, description="Load into page-locked memory, for faster copies to the GPU.")
     persistent_workers: Flag = Field(default=True, description="Keep loader processes between epochs.")
-    mean: tuple[Num, ...] | None = Field(
+    mean: tuple[Share, ...] | None = Field(
         default=None, description="Per channel, for intensities in 0 to 1; undone on every output."
     )
-    std: tuple[Positive, ...] | None = Field(default=None, description="Per channel, for intensities in 0 to 1.")
+    std: tuple[PositiveShare, ...] | None = Field(default=None, description="Per channel, for intensities in 0 to 1.")
 
 
 COMPONENTS: tuple[type[ComponentOptions], ...] = (NetworkOptions, LossOptions, MetricOptions, DatasetOptions)

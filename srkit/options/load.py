@@ -86,13 +86,12 @@ def _resolved(options: Options) -> Options:
     datasets: dict[str, DatasetOptions] = {
         phase: item.model_copy(update={"phase": phase}) for phase, item in options.datasets.items()
     }
-    return options.model_copy(update={"datasets": datasets, "val": _with_metrics(options.val, options.scale)})
+    return options.model_copy(update={"datasets": datasets, "val": _with_metrics(options.val)})
 
 
-def _with_metrics(val: ValSection, scale: tuple[int, ...]) -> ValSection:
+def _with_metrics(val: ValSection) -> ValSection:
     """PSNR and SSIM on RGB with the scale as border, when the file names neither metrics nor a protocol."""
     if val.protocol is not None or "metrics" in val.model_fields_set:
         return val
-    border = max(scale)
-    metrics = {key: MetricOptions(type=key.upper(), options={}, crop_border=border) for key in ("psnr", "ssim")}
+    metrics = {key: MetricOptions(type=key.upper(), options={}) for key in ("psnr", "ssim")}
     return val.model_copy(update={"metrics": metrics})

@@ -146,6 +146,10 @@ class TrainSection(Section):
     use_amp: Flag = Field(
         default=False, description="Mixed precision as the device is good at it; precision says it exactly."
     )
+    compile: Flag = Field(
+        default=False,
+        description="torch.compile the training networks: faster on GPUs after a minute of compiling; validation is not.",
+    )
     accum_iter: Count = Field(default=1, description="Batches whose gradients are summed for one update.")
     grad_clip: ClipOptions | None = Field(default=None, description="Gradient clipping; none by default.")
     max_nonfinite: Count = Field(

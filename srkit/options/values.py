@@ -26,6 +26,8 @@ Num = Annotated[float, Strict(), AllowInfNan(False)]
 NotNegative = Annotated[float, Strict(), AllowInfNan(False), Field(ge=0)]
 Positive = Annotated[float, Strict(), AllowInfNan(False), Field(gt=0)]
 Fraction = Annotated[float, Strict(), AllowInfNan(False), Field(ge=0, lt=1)]
+Share = Annotated[float, Strict(), AllowInfNan(False), Field(ge=0, le=1)]
+PositiveShare = Annotated[float, Strict(), AllowInfNan(False), Field(gt=0, le=1)]
 Text = Annotated[str, Strict()]
 Flag = Annotated[bool, Strict()]
 

@@ -14,7 +14,7 @@ def main(argv: Sequence[str] | None = None) -> ExitCode:
     parser = argparse.ArgumentParser(prog="srkit", description="Small tools around training and testing.")
     tools = parser.add_subparsers(dest="tool", required=True)
 
-    check = tools.add_parser("check", help="read an option file, build everything it names, touch nothing")
+    check = tools.add_parser("check", help="all that a start would refuse, without starting")
     check.add_argument("file")
     check.add_argument("--mode", choices=("train", "test"), default="train")
     listing = tools.add_parser("list", help="what `type:` can name: archs, datasets, losses, metrics, recipes")

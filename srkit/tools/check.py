@@ -15,18 +15,20 @@ def check(file: str, mode: Literal["train", "test"]) -> None:
     import torch
 
     from srkit import build
-    from srkit.assemble import build_parts
+    from srkit.assemble import build_parts, load_pretrained
     from srkit.engine.distributed import Group
+    from srkit.test_run import load_for_test
 
     group = Group(0, 1, torch.device("cpu"))
     if mode == "train":
         parts = build_parts(options, group)
+        load_pretrained(parts)
         print(f"train: {build.describe_dataset(parts.dataset)}")
         for name, network in parts.networks.items():
             print(f"{name}: {type(network).__name__}, {build.parameter_count(network):,} parameters")
         sets = parts.eval_sets
     else:
-        sets = build.build_eval_sets(options)
+        sets = load_for_test(options, group)[1]
     for item in sets:
         print(f"{item.name}: {build.describe_dataset(item.dataset)}")
     print(f"{file}: no problem found")

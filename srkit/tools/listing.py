@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 from typing import Literal
 
+import srkit.build
+import srkit.engine.recipes  # noqa: F401 - these two fill the registries
 from srkit.registry import ARCHS, DATASETS, LOSSES, METRICS, RECIPES
 
 Kind = Literal["archs", "datasets", "losses", "metrics", "recipes"]
