@@ -206,10 +206,10 @@ def check_network(options: Options, name: str, dataset: Any, normalization: Norm
             f"datasets.train.mean has {len(normalization.mean)} values, and the pictures {lq[0]} channel(s)"
         )
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), torch.no_grad():
             out = build_network(part.type, part.options, options.scale)(torch.empty(1, *lq))
     except RuntimeError as error:
-        if "channels" in str(error):
+        if "channel" in str(error):
             raise RefusedError(
                 f"{name}: {part.type} does not take the training pictures, lq of {lq[0]} channel(s): {error}"
             ) from None

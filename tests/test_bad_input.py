@@ -14,7 +14,7 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from tiny import ROOT, command, in_process, options, pictures, run, measured, write_options
+from tiny import ROOT, command, in_process, measured, options, pictures, run, write_options
 
 from srkit.imaging.files import read_image, write_image
 

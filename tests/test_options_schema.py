@@ -19,7 +19,7 @@ RICH = (
   losses: {edges: {type: CharbonnierLoss, loss_weight: 0.1, eps: 1e-6}}
   grad_clip: {max: 0.5}
   precision: bf16
-val: {metrics: {y: {type: calculate_psnr, test_y_channel: true, crop_border: 4}}, tile: [64, 32],
+val: {metrics: {y: {type: calculate_psnr, test_y_channel: true, crop_border: 4}}, tile: [96, 80],
   save_img: true, suffix: '1e5'}
 logger: {wandb: {project: ~}}
 num_gpu: 0

@@ -23,10 +23,10 @@ from tiny import (
     end_state,
     equal,
     in_process,
+    measured,
     options,
     pictures,
     run,
-    measured,
     write_options,
 )
 
