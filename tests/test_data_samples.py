@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ from srkit.data import PairedImageDataset, SingleImageDataset
 from srkit.data.augment import Augment
 from srkit.errors import DataError, RefusedError
 from srkit.imaging.files import write_image
-from srkit.imaging.resize import nearest_upscale
+from srkit.imaging.resize import imresize, nearest_upscale
 
 
 def picture(seed: int, height: int = 24, width: int = 32, channels: int = 3, dtype: type = np.uint8) -> np.ndarray:
@@ -164,6 +166,55 @@ def test_lq_made_from_gt_has_the_cut_size_and_training_accepts_it(tmp_path):
     assert sample.images["gt"].shape == (24, 32, 3)
     np.testing.assert_array_equal(sample.images["lq"], np.full((6, 8, 3), 77, np.uint8))
     assert draws(data, 1)[0].images["gt"].shape == (8, 8, 3)
+
+
+def test_scale_augment_adds_each_picture_shrunk_with_lq_made_from_that(tmp_path):
+    pictures = [picture(k, 24, 24) for k in range(2)]
+    for name, image in zip("ab", pictures):
+        write_image(tmp_path / f"gt/{name}.png", image)
+    data = PairedImageDataset(
+        scale=(2, 2),
+        dataroot_gt=str(tmp_path / "gt"),
+        gt_size=12,
+        scale_augment=[1, 0.5],
+        cache_dir=str(tmp_path / "c"),
+    )
+    data.check()
+    assert len(data) == 4
+    for k, whole in enumerate(pictures):
+        half = imresize(whole, Fraction(1, 2))
+        sample = data.sample(2 + k, np.random.default_rng(0))
+        np.testing.assert_array_equal(sample.images["gt"], half)
+        np.testing.assert_array_equal(sample.images["lq"], imresize(half, Fraction(1, 2)))
+        assert sample.paths["gt"].endswith(f"{'ab'[k]}.png shrunk to 0.5")
+        crop = data.sample(k, np.random.default_rng(0)).images["gt"]
+        assert any(np.array_equal(crop, whole[y : y + 12, x : x + 12]) for y in range(13) for x in range(13))
+    assert len(set(data.reader.gt.names)) == 4  # the cache and the fingerprint tell the sizes apart
+
+
+def test_scale_augment_rounds_sizes_up_as_the_resize_does(tmp_path):
+    write_image(tmp_path / "a.png", picture(0, 25, 33))
+    data = PairedImageDataset(
+        scale=(2, 2), dataroot_gt=str(tmp_path), gt_size=8, scale_augment=[0.7], cache="none", check="full"
+    )
+    assert data.reader.gt.shape(0) == data.reader.gt.read(0).shape == (18, 24, 3)  # 17.5 and 23.1
+    data.check()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dataroot_lq": "lq"}, "brings lq: drop one"),
+        ({"gt_size": None}, "found without gt_size"),
+        ({"scale_augment": [1, 1.5]}, r"found \[1, 1.5\], expected different factors above 0 and at most 1"),
+        ({"scale_augment": [0.9, 0.9]}, "expected different factors"),
+    ],
+)
+def test_scale_augment_is_refused_where_it_means_nothing(tmp_path, options, message):
+    write_image(tmp_path / "a.png", picture(0))
+    given = {"scale": (2, 2), "dataroot_gt": str(tmp_path), "gt_size": 8, "scale_augment": [1, 0.9]} | options
+    with pytest.raises(RefusedError, match=message):
+        PairedImageDataset(**given)
 
 
 def test_pictures_smaller_than_the_crop_are_found(tmp_path):

@@ -180,3 +180,8 @@ def test_a_tile_that_its_overlaps_fill_is_refused(tmp_path):
 def test_evaluated_sets_may_not_skip_pictures(tmp_path):
     text = TRAIN.replace("  val:\n", "  val:\n    on_error: skip\n")
     assert "datasets.val.on_error: found 'skip', expected 'raise'" in refusal(tmp_path, text)
+
+
+def test_evaluated_sets_keep_the_size_of_their_pictures(tmp_path):
+    text = TRAIN.replace("  val:\n", "  val:\n    scale_augment: [1, 0.9]\n")
+    assert "datasets.val.scale_augment: found in a dataset that is evaluated" in refusal(tmp_path, text)

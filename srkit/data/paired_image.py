@@ -8,7 +8,8 @@ from srkit.data.augment import Augment
 from srkit.data.folders import Folders
 from srkit.data.pairing import require_template
 from srkit.data.pairs import PictureDataset, PictureReader, Reading
-from srkit.data.sources import ShrunkSource, Source
+from srkit.data.sources import ScaledSource, ShrunkSource, Source
+from srkit.errors import RefusedError
 from srkit.registry import DATASETS
 
 
@@ -35,6 +36,8 @@ class PairedImageDataset(PictureDataset):
         color: "y" gives one channel, BT.601 limited-range luma in the file's units: float32, not rounded (it takes
             about as many bytes as RGB in integers). In evaluation gt keeps its file's integers and channels, so that
             every metric makes its own luma; with "rgb" grey pictures become three equal channels, but for that gt.
+        scale_augment: Sizes at which every picture is used, such as [1, 0.9, 0.8, 0.7]: gt is shrunk by the exact
+            bicubic before lq is made from it. For training on crops, without dataroot_lq.
         lq_resize: Rounding when lq is made: as published sets ("bicubic-uint8"), or BasicSR's single rounding.
         bit_depth: Bits really used in 16-bit files (12 makes white 4095); None takes the whole type.
         cache: "auto" keeps decoded crops' sources in one memory-mapped file when training on crops, unless that
@@ -63,6 +66,7 @@ class PairedImageDataset(PictureDataset):
         color_jitter_prob: float = 0.0,
         color_jitter_shift: float = 20.0,
         color: Literal["rgb", "y"] = "rgb",
+        scale_augment: list[float] | None = None,
         lq_resize: Literal["bicubic-uint8", "bicubic-float"] = "bicubic-uint8",
         bit_depth: int | None = None,
         cache: Literal["auto", "disk", "none"] = "auto",
@@ -85,9 +89,24 @@ class PairedImageDataset(PictureDataset):
             color=color, bit_depth=bit_depth, cache=cache, cache_dir=cache_dir, check=check, on_error=on_error
         )
         folders = Folders(meta_info_file=meta_info_file, lmdb=io_backend == "lmdb", max_pixels=max_pixels)
+        if scale_augment is not None:
+            _require_factors(scale_augment, made=dataroot_lq is None, crops=gt_size is not None)
         if dataroot_lq is None:
             gt, problems = folders.open("dataroot_gt", dataroot_gt)
+            if scale_augment is not None:
+                gt = ScaledSource(gt, scale_augment)
             lq: Source = ShrunkSource(gt, augment.scale, lq_resize)
         else:
             gt, lq, problems = folders.open_pairs(dataroot_gt, dataroot_lq, filename_tmpl)
         super().__init__(PictureReader(type(self).__name__, lq, gt, augment, reading, problems), on_error)
+
+
+def _require_factors(factors: list[float], *, made: bool, crops: bool) -> None:
+    if not made:
+        raise RefusedError(
+            "scale_augment makes lq from the shrunk gt; found with dataroot_lq, which brings lq: drop one"
+        )
+    if not crops:
+        raise RefusedError("scale_augment is for training on crops; found without gt_size")
+    if not factors or len(set(factors)) < len(factors) or not all(0 < factor <= 1 for factor in factors):
+        raise RefusedError(f"scale_augment: found {factors}, expected different factors above 0 and at most 1")

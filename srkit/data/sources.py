@@ -6,14 +6,15 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
+from math import ceil
 from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 
-from srkit.data.names import NameList
+from srkit.data.names import NameList, stem
 from srkit.errors import DataError
 from srkit.imaging.files import image_size, read_image
-from srkit.imaging.resize import imresize, mod_crop
+from srkit.imaging.resize import as_fraction, imresize, mod_crop
 
 Shape = tuple[int, int, int]  # height, width, channels
 T = TypeVar("T")
@@ -91,6 +92,57 @@ def _stat(path: str) -> tuple[int, int]:
     except OSError:
         return -1, -1
     return status.st_size, status.st_mtime_ns
+
+
+class ScaledSource:
+    """Every picture of a source at several sizes: scale augmentation (Dong et al. 2016, FSRCNN, section 4.1).
+
+    All pictures at the first factor come before all at the second. A shrunk one carries its factor in its name.
+
+    Args:
+        inner: Where the pictures come from.
+        factors: Sizes relative to the original, above 0 and at most 1; shrunk by the exact bicubic.
+    """
+
+    def __init__(self, inner: Source, factors: Sequence[float]) -> None:
+        self.inner, self.factors = inner, tuple(factors)
+        self.names = NameList(_name_at(name, factor) for factor in self.factors for name in inner.names)
+        self.identity = f"bicubic-uint8 symmetric x{self.factors} of {inner.identity}"
+
+    def label(self, index: int) -> str:
+        picture, factor = self._at(index)
+        return self.inner.label(picture) + ("" if factor == 1 else f" shrunk to {factor:g}")
+
+    def stats(self) -> np.ndarray:
+        return np.tile(self.inner.stats(), (len(self.factors), 1))
+
+    def shape(self, index: int) -> Shape:
+        picture, factor = self._at(index)
+        return _shape_at(self.inner.shape(picture), factor)
+
+    def inspect(self, index: int) -> tuple[Shape, np.dtype]:
+        picture, factor = self._at(index)
+        shape, dtype = self.inner.inspect(picture)
+        return _shape_at(shape, factor), dtype
+
+    def read(self, index: int) -> np.ndarray:
+        picture, factor = self._at(index)
+        image = self.inner.read(picture)
+        return image if factor == 1 else imresize(image, factor)
+
+    def _at(self, index: int) -> tuple[int, float]:
+        which, picture = divmod(index, len(self.inner.names))
+        return picture, self.factors[which]
+
+
+def _name_at(name: str, factor: float) -> str:
+    base = stem(name)
+    return name if factor == 1 else f"{base}@{factor:g}{name[len(base) :]}"
+
+
+def _shape_at(shape: Shape, factor: float) -> Shape:
+    exact = as_fraction(factor)
+    return ceil(shape[0] * exact), ceil(shape[1] * exact), shape[2]
 
 
 class ShrunkSource:

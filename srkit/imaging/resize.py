@@ -71,6 +71,11 @@ def mod_crop(image: np.ndarray, scale: int | Sequence[int]) -> np.ndarray:
     return image[tuple(slice(n - n % s) for n, s in zip(image.shape, factors))]
 
 
+def as_fraction(factor: Factor) -> Fraction:
+    """The factor `imresize` uses: a float's nearest fraction with a denominator up to 1000."""
+    return Fraction(factor).limit_denominator(1000) if isinstance(factor, float) else Fraction(factor)
+
+
 def _per_axis(scale: int | Sequence[int], axes: int) -> Sequence[int]:
     factors = [scale] * axes if isinstance(scale, int) else list(scale)
     if len(factors) != axes or min(factors) < 1:
@@ -80,7 +85,7 @@ def _per_axis(scale: int | Sequence[int], axes: int) -> Sequence[int]:
 
 def _factors(scale: Factor | Sequence[Factor], axes: int) -> list[Fraction]:
     given = list(scale) if isinstance(scale, Sequence) else [scale] * axes
-    factors = [Fraction(s).limit_denominator(1000) if isinstance(s, float) else Fraction(s) for s in given]
+    factors = [as_fraction(s) for s in given]
     if len(factors) != axes or min(factors) <= 0:
         raise ValueError(f"scale must be above 0 for each of {axes} axes, got {scale}")
     return factors

@@ -60,6 +60,9 @@ def _evaluation(s: Sections) -> Iterator[Problem]:
         if item.options.get("on_error") == "skip":
             text = "found 'skip', expected 'raise'; a mean over fewer pictures would be another number"
             yield Problem(("datasets", phase, "on_error"), text)
+        if item.options.get("scale_augment"):
+            text = "found in a dataset that is evaluated; pictures there keep their size, so remove it"
+            yield Problem(("datasets", phase, "scale_augment"), text)
     names = {phase: item.name or phase for phase, item in s.evaluated.items()}
     for name, count in Counter(names.values()).items():
         if count > 1:
