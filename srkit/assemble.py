@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,7 +20,6 @@ from srkit.engine.experiment import Experiment
 from srkit.engine.log import TrainingLog, start_wandb
 from srkit.engine.model_file import ModelInfo, load_weights, read_model
 from srkit.engine.precision import Precision, choose_precision
-from srkit.engine.recipes import WeightedLoss
 from srkit.engine.restorer import Restorer
 from srkit.engine.saving import Saver, restore_snapshot
 from srkit.engine.stopping import StopRequest
@@ -42,7 +42,7 @@ class Parts:
     dataset: Any
     eval_sets: list[EvalSet]
     networks: dict[str, nn.Module]
-    losses: Mapping[str, WeightedLoss]
+    losses: build.Losses
     normalization: Normalization
 
 
@@ -77,15 +77,23 @@ def build_parts(options: Options, group: Group) -> Parts:
     return Parts(options, options.train, dataset, eval_sets, networks, losses, normalization)
 
 
-def load_pretrained(parts: Parts) -> None:
-    """Starts network_g from path.pretrain_network_g, if given. Raises WeightsError."""
+def load_pretrained(parts: Parts, promised: Collection[Path] = ()) -> None:
+    """Starts networks from path.pretrain_network_g and _d, where given. Raises WeightsError.
+
+    Args:
+        promised: Folders whose files need not exist yet.
+    """
     path = parts.options.path
-    file = build.absolute(path.pretrain_network_g)
-    if file is None:
-        return
-    model = read_model(file, path.param_key_g)
-    notes = load_weights(parts.networks["network_g"], model, path.strict_load_g)
-    logger.info("network_g starts from '%s' of %s%s", model.key, model.path, "".join(f"\n  {n}" for n in notes))
+    for name, given, key, strict in (
+        ("network_g", path.pretrain_network_g, path.param_key_g, path.strict_load_g),
+        ("network_d", path.pretrain_network_d, None, path.strict_load_d),
+    ):
+        file = build.absolute(given)
+        if file is None or name not in parts.networks or (file.parent in promised and not file.exists()):
+            continue
+        model = read_model(file, key)
+        notes = load_weights(parts.networks[name], model, strict)
+        logger.info("%s starts from '%s' of %s%s", name, model.key, model.path, "".join(f"\n  {n}" for n in notes))
 
 
 def model_info(parts: Parts, name: str) -> ModelInfo:
@@ -116,7 +124,10 @@ def manifest_meta(parts: Parts, group: Group) -> dict[str, Any]:
             "model_type": options.model_type,
             "scale": list(options.scale),
             "manual_seed": options.manual_seed,
-            "train.optim_g.type": parts.train.optim_g.type,
+            **{
+                f"train.{name.replace('network', 'optim')}.type": item.type
+                for name, item in parts.train.optimizers().items()
+            },
             "mean": list(parts.normalization.mean),
             "std": list(parts.normalization.std),
             **networks,
@@ -167,14 +178,17 @@ def assemble(
         options.logger.save_checkpoint_freq,
         options.logger.prune_weights,
     )
-    learners = {n: group.wrap(build.compiled(net) if train.compile else net) for n, net in networks.items()}
+    learners = {n: build.compiled(net) if train.compile else net for n, net in networks.items()}
+    # Only the generator: DDP expects one forward a step, and a discriminator judges twice.
+    learners["network_g"] = group.wrap(learners["network_g"])
+    precision = Precision(name, group.device)
     per_iteration = item.batch_size_per_gpu * group.world_size * train.accum_iter
     drawn = snapshot.training.get("samples_drawn", snapshot.iteration * per_iteration) if snapshot else 0
     trainer = Trainer(
         networks=networks,
-        recipe=build.build_recipe(options, learners, parts.losses),
-        optimizers={"network_g": build.build_optimizer(options, networks["network_g"])},
-        precision=Precision(name, group.device),
+        recipe=build.build_recipe(options, learners, parts.losses.to(group.device), precision),
+        optimizers={key: build.build_optimizer(options, key, networks[key]) for key in train.optimizers()},
+        precision=precision,
         ema=ema,
         batches=build.build_batches(options, parts.dataset, group, parts.normalization, drawn),
         group=group,

@@ -6,6 +6,7 @@ import inspect
 import logging
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,14 @@ from srkit.data.order import sample_rng
 from srkit.engine.distributed import Group
 from srkit.engine.evaluator import EvalSet, NamedMetric, check_metrics
 from srkit.engine.optim import OptimizerStep
-from srkit.engine.recipes import Recipe, WeightedLoss
+from srkit.engine.precision import Precision
+from srkit.engine.recipes import Recipe, RecipeParts, WeightedLoss
 from srkit.engine.schedules import Schedule, constant, cosine_restart, multi_step, with_warmup
 from srkit.engine.transfer import Batch, Normalization, in_background, on_side_stream, to_device
 from srkit.errors import DataError, OptionError, RefusedError, did_you_mean
 from srkit.metrics.protocol import custom_protocol, protocol_named
 from srkit.options import DatasetOptions, Options
+from srkit.options.schema import LossOptions
 from srkit.registry import ARCHS, DATASETS, LOSSES, METRICS, RECIPES, Registry
 
 _log = logging.getLogger("srkit")
@@ -152,17 +155,60 @@ def build_eval_sets(options: Options, color: str | None = None) -> list[EvalSet]
     return sets
 
 
-def build_losses(options: Options) -> dict[str, WeightedLoss]:
-    """Log name to weighted loss: `pixel_opt` is l_pix, `losses.NAME` is l_NAME."""
+@dataclass(frozen=True)
+class Losses:
+    """All losses of a training, built: those of pictures by name, and the discriminator's."""
+
+    image: Mapping[str, WeightedLoss]
+    adversarial: WeightedLoss | None
+    feature_matching: WeightedLoss | None
+
+    def to(self, device: torch.device) -> Losses:
+        """Moves what networks and constants the losses hold."""
+        for item in (*self.image.values(), self.adversarial, self.feature_matching):
+            if item is not None and isinstance(item.loss, nn.Module):
+                item.loss.to(device)
+        return self
+
+
+def build_losses(options: Options) -> Losses:
+    """The losses of `train`. Raises RefusedError for one in the wrong place, WeightsError for missing weights."""
+    train = options.train
+    assert train is not None
+    return Losses(
+        {name: _loss(f"train: {item.type}", item, "image") for name, item in train.image_losses().items()},
+        _loss("train.gan_opt", train.gan_opt, "adversarial") if train.gan_opt else None,
+        _loss("train.feature_matching_opt", train.feature_matching_opt, "features")
+        if train.feature_matching_opt
+        else None,
+    )
+
+
+def _loss(place: str, item: LossOptions, kind: str) -> WeightedLoss:
+    loss = construct(LOSSES, item.type, item.options, {})
+    compares = getattr(loss, "compares", "image")
+    if compares != kind:
+        raise RefusedError(
+            f"{place}: {item.type} is a loss on {_COMPARES[compares]}, expected one on {_COMPARES[kind]}"
+        )
+    return WeightedLoss(loss, item.loss_weight, item.start_iter, item.stop_iter)
+
+
+_COMPARES = {"image": "pictures", "adversarial": "logits (gan_opt)", "features": "feature maps (feature_matching_opt)"}
+
+
+def build_recipe(options: Options, networks: Mapping[str, nn.Module], losses: Losses, precision: Precision) -> Recipe:
     assert options.train is not None
-    return {
-        f"l_{name}": WeightedLoss(construct(LOSSES, item.type, item.options, {}), item.loss_weight)
-        for name, item in options.train.image_losses().items()
-    }
-
-
-def build_recipe(options: Options, networks: Mapping[str, nn.Module], losses: Mapping[str, WeightedLoss]) -> Recipe:
-    recipe: Recipe = RECIPES.get(options.model_type)(networks, losses)
+    parts = RecipeParts(
+        networks=networks,
+        losses=losses.image,
+        adversarial=losses.adversarial,
+        feature_matching=losses.feature_matching,
+        net_d_iters=options.train.net_d_iters,
+        net_d_init_iters=options.train.net_d_init_iters,
+        autocast=precision.autocast,
+    )
+    recipe: Recipe = RECIPES.get(options.model_type)(parts)
     return recipe
 
 
@@ -176,9 +222,10 @@ def build_schedule(base_lr: float, item: Any, warmup_iter: int) -> Schedule:
     return with_warmup(schedule, base_lr, warmup_iter)
 
 
-def build_optimizer(options: Options, network: nn.Module) -> OptimizerStep:
+def build_optimizer(options: Options, name: str, network: nn.Module) -> OptimizerStep:
+    """The optimizer of the network of that option name."""
     assert options.train is not None
-    item = options.train.optim_g
+    item = options.train.optimizers()[name]
     clip = options.train.grad_clip
     return OptimizerStep(
         item.type,

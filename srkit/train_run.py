@@ -19,7 +19,7 @@ from srkit.engine.resuming import Resume, check_same_run, find_resume
 from srkit.engine.seeding import seed_everything
 from srkit.engine.stopping import StopRequest, parse_duration
 from srkit.engine.trainer import Trainer
-from srkit.errors import DivergedError, ExitCode, OutOfMemoryError, PeerLostError, SrkitError, Stopped
+from srkit.errors import DivergedError, ExitCode, OutOfMemoryError, PeerLostError, RefusedError, SrkitError, Stopped
 from srkit.options import Options
 
 
@@ -47,10 +47,32 @@ def train_phases(phases: Sequence[Options], flags: TrainFlags) -> ExitCode:
     stop.install()
     if note:
         logger.warning(note)
+    rehearse(phases, group)
     for options in phases:
         train_phase(options, flags, group, stop)
     group.close()
     return ExitCode.OK
+
+
+def rehearse(phases: Sequence[Options], group: Group) -> None:
+    """Builds the later phases before the first one trains, so that what they lack is said tonight and not tomorrow.
+
+    A pretrained file that an earlier phase will write need not exist yet.
+
+    Raises: RefusedError when two phases share a name, and what building raises.
+    """
+    promised: set[Path] = set()
+    for number, options in enumerate(phases):
+        root = build.absolute(options.path.experiments_root)
+        assert root is not None
+        models = root / options.name / "models"
+        if models in promised:
+            raise RefusedError(
+                f"two option files are named '{options.name}'; each phase needs an experiment of its own"
+            )
+        if number:
+            load_pretrained(build_parts(options, group), promised)
+        promised.add(models)
 
 
 def train_phase(options: Options, flags: TrainFlags, group: Group, stop: StopRequest) -> None:
@@ -183,7 +205,7 @@ def announce(parts: Parts, trainer: Trainer, experiment: Experiment, resume: Res
         f"  batch       {item.batch_size_per_gpu} x {group.world_size} process(es) x {trainer.accum_iter} accumulated "
         f"= {trainer.samples_per_iteration} samples an iteration",
         f"  length      {train.total_iter:,} iterations = {train.total_iter / per_epoch:,.1f} epochs of {per_epoch:,.1f} iterations",
-        f"  optimizer   {train.optim_g.type}, lr {train.optim_g.lr:g}"
+        f"  optimizer   {', '.join(f'{item.type}, lr {item.lr:g}' for item in train.optimizers().values())}"
         + (", checks each step for non-finite gradients on the host" if reads_back else ""),
         f"  runs on     {device}, {trainer.precision.name}{', compiled' if train.compile else ''}",
         f"  validation  {val}, every {trainer.validation.freq:,} iterations, weights {trainer.validation.weights}",

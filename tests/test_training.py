@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import signal
-import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -17,13 +13,13 @@ import numpy as np
 import pytest
 import torch
 from tiny import (
-    ROOT,
     assert_same_end,
     command,
     end_state,
     equal,
     in_process,
     measured,
+    on_two_ranks,
     options,
     pictures,
     run,
@@ -317,15 +313,7 @@ def test_two_ranks_train_as_one_with_twice_the_batch(tiny):
     """Plain DDP over gloo: same samples, averaged gradients, one writer."""
     in_process(tiny, options(tiny, name="one", datasets__train__batch_size_per_gpu=4, train__total_iter=6))
     path = write_options(tiny, options(tiny, name="two", train__total_iter=6), "two.yml")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint",
-         f"127.0.0.1:{port}", "--local-addr", "127.0.0.1", str(ROOT / "srkit/train.py"), "-opt", str(path), "--launcher", "pytorch"],
-        cwd=tiny, env=environment, capture_output=True, text=True, timeout=200,
-    )  # fmt: skip
+    done = on_two_ranks("-opt", path, cwd=tiny)
     assert done.returncode == 0, done.stdout + done.stderr
     one, two = (end_state(tiny / f"experiments/{n}", 6) for n in ("one", "two"))
     for key, value in one[0]["net_g_ema"].items():

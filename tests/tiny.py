@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from fractions import Fraction
@@ -86,6 +87,20 @@ def run(*arguments, tool: str = "train", cwd: Path, env: dict | None = None) -> 
     process = command(*arguments, tool=tool, cwd=cwd, env=env)
     out, _ = process.communicate(timeout=240)
     return process.returncode, out
+
+
+def on_two_ranks(*arguments, cwd: Path) -> subprocess.CompletedProcess:
+    """srkit/train.py under torchrun, with gloo on this machine."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    return subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint",
+         f"127.0.0.1:{port}", "--local-addr", "127.0.0.1", str(ROOT / "srkit/train.py"), *map(str, arguments),
+         "--launcher", "pytorch"],
+        cwd=cwd, env=environment, capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
 
 
 def in_process(tmp: Path, data: dict, *flags: str) -> int:

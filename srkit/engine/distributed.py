@@ -5,11 +5,12 @@ from __future__ import annotations
 import gc
 import os
 import subprocess
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Literal, TypeVar
+from functools import partial
+from typing import Any, Literal, TypeGuard, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -42,12 +43,28 @@ class Group:
         ids = [self.device.index] if self.device.type == "cuda" else None
         return nn.parallel.DistributedDataParallel(network, device_ids=ids)
 
+    @staticmethod
+    def is_wrapped(network: nn.Module) -> TypeGuard[nn.parallel.DistributedDataParallel]:
+        """Whether `wrap` put it into DDP, which then averages gradients and spreads buffers by itself."""
+        return isinstance(network, nn.parallel.DistributedDataParallel)
+
+    def average(self, tensors: Sequence[Tensor]) -> None:
+        """Replaces tensors by their means over ranks, in one message."""
+        flat = self.mean(torch.cat([tensor.flatten() for tensor in tensors]))
+        for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+            tensor.copy_(part.view_as(tensor))
+
+    def broadcast(self, tensors: Iterable[Tensor]) -> None:
+        """Replaces tensors by rank 0's."""
+        for tensor in tensors:
+            self._call(partial(torch.distributed.broadcast, tensor, 0))
+
     @contextmanager
     def no_sync(self, networks: Iterable[nn.Module], keep_local: bool) -> Iterator[None]:
         """Context in which wrapped networks keep their gradients local when asked (all but the last micro-batch)."""
         with ExitStack() as stack:
             for network in networks:
-                if keep_local and isinstance(network, nn.parallel.DistributedDataParallel):
+                if keep_local and self.is_wrapped(network):
                     stack.enter_context(network.no_sync())
             yield
 

@@ -21,7 +21,11 @@ _PREFIXES = ("module.", "_orig_mod.")
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a model file says about itself (its third key, `srkit`, plain values only)."""
+    """What a model file says about itself (its third key, `srkit`, plain values only).
+
+    Args:
+        origin: How the weights came about when not by training alone.
+    """
 
     arch: str
     arch_options: dict[str, Any]
@@ -30,6 +34,7 @@ class ModelInfo:
     color: str
     iteration: int
     experiment: str
+    origin: str = ""
 
     def to_plain(self) -> dict[str, Any]:
         plain = asdict(self)
@@ -40,6 +45,7 @@ class ModelInfo:
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> ModelInfo:
         fields = {k: plain[k] for k in ("arch", "arch_options", "color", "iteration", "experiment")}
+        fields["origin"] = plain.get("origin", "")
         norm = plain["normalization"]
         return cls(
             **fields,
@@ -59,13 +65,22 @@ class ModelFile:
 
 
 def write_model(
-    path: Path, params: Mapping[str, Tensor], params_ema: Mapping[str, Tensor] | None, info: ModelInfo
+    path: Path, params: Mapping[str, Tensor], params_ema: Mapping[str, Tensor] | None, info: ModelInfo | None
 ) -> None:
-    """Writes `{"params", "params_ema", "srkit"}` atomically. Raises StorageError."""
+    """Writes `{"params", "params_ema", "srkit"}` atomically; the last two where there are any. Raises StorageError."""
     content: dict[str, Any] = {"params": dict(params)}
     if params_ema is not None:
         content["params_ema"] = dict(params_ema)
-    write_atomically(path, {**content, "srkit": info.to_plain()})
+    if info is not None:
+        content["srkit"] = info.to_plain()
+    write_atomically(path, content)
+
+
+def weights_keys(path: Path) -> list[WeightsKey]:
+    """Which of `params` and `params_ema` a model file has."""
+    content = load_tensors(path)
+    known: tuple[WeightsKey, ...] = ("params", "params_ema")
+    return [key for key in known if isinstance(content, dict) and isinstance(content.get(key), dict)]
 
 
 def read_model(path: Path, key: WeightsKey | None = None) -> ModelFile:

@@ -57,9 +57,10 @@ class Precision:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
 
-    def backward(self, loss: Tensor, inputs: Sequence[Tensor]) -> None:
+    def backward(self, loss: Tensor, inputs: Sequence[Tensor], retain_graph: bool = False) -> None:
         """Gradients of (scaled) loss into `inputs` alone, so one turn never touches another's network."""
-        (self.scaler.scale(loss) if self.scaler else loss).backward(inputs=list(inputs))
+        scaled = self.scaler.scale(loss) if self.scaler else loss
+        scaled.backward(inputs=list(inputs), retain_graph=retain_graph)
 
     def unscale(self, optimizer: torch.optim.Optimizer) -> None:
         if self.scaler:

@@ -2,35 +2,82 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from srkit.engine.transfer import Batch
+from srkit.errors import RefusedError
 from srkit.registry import RECIPES
 
 
 @dataclass(frozen=True)
 class WeightedLoss:
-    """A loss and how much it counts."""
+    """A loss, how much it counts, and in which iterations (from `start`, before `stop`)."""
 
-    loss: nn.Module
-    weight: float
+    loss: Any
+    weight: float = 1.0
+    start: int = 0
+    stop: int | None = None
+
+    def is_on(self, iteration: int) -> bool:
+        return self.start <= iteration and (self.stop is None or iteration < self.stop)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeParts:
+    """What an option file gives to its recipe.
+
+    Args:
+        networks: Networks under their option names, wrapped for training.
+        losses: Image losses `(sr, gt) -> scalar, or scalars by name`, under their option names.
+        adversarial: Loss on the discriminator's logits.
+        feature_matching: Loss on the discriminator's feature maps.
+        net_d_iters: The generator learns in every so manieth iteration.
+        net_d_init_iters: Iterations in which the discriminator learns alone.
+        autocast: Context in which networks run; losses run outside it, in fp32.
+    """
+
+    networks: Mapping[str, nn.Module]
+    losses: Mapping[str, WeightedLoss]
+    adversarial: WeightedLoss | None = None
+    feature_matching: WeightedLoss | None = None
+    net_d_iters: int = 1
+    net_d_init_iters: int = 0
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+
+
+@dataclass
+class Scene:
+    """One micro-batch in play: the same for every turn of an iteration.
+
+    Args:
+        sr: Output of the recipe's `restore`, fp32, with its graph.
+        shared: What one turn made and another may use.
+    """
+
+    batch: Batch
+    sr: Tensor
+    iteration: int
+    shared: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Turn:
     """One network's share of an iteration.
 
-    `terms(batch, sr)` returns named, weighted scalars whose sum is differentiated with respect to the
-    parameters of `network` alone. The turn plays in every `every`-th iteration from `start_iteration` on.
+    `terms(scene)` returns named, weighted scalars. The sum of those with a graph is differentiated with respect to the
+    parameters of `network` alone; the others are only logged. The turn plays in every `every`-th iteration from
+    `start_iteration` on.
     """
 
     name: str
     network: str
-    terms: Callable[[Batch, Tensor], Mapping[str, Tensor]]
+    terms: Callable[[Scene], Mapping[str, Tensor]]
     every: int = 1
     start_iteration: int = 0
     stop_iteration: int | None = None
@@ -38,7 +85,7 @@ class Turn:
     def is_due(self, iteration: int) -> bool:
         started = iteration >= self.start_iteration
         stopped = self.stop_iteration is not None and iteration >= self.stop_iteration
-        return started and not stopped and iteration % self.every == 0
+        return started and not stopped and (iteration + 1) % self.every == 0
 
 
 @dataclass
@@ -50,7 +97,8 @@ class Recipe:
 
     def restore(self, batch: Batch) -> Tensor:
         """lq -> sr in the network's own intensities, (B, C, *S)."""
-        return self.networks["network_g"](batch.lq)
+        sr: Tensor = self.networks["network_g"](batch.lq)
+        return sr
 
     def turns_at(self, iteration: int) -> list[Turn]:
         return [turn for turn in self.turns if turn.is_due(iteration)]
@@ -58,23 +106,111 @@ class Recipe:
 
 @RECIPES.register()
 class Supervised(Recipe):
-    """One network, losses that compare its output with the target.
+    """One network, losses that compare its output with the target."""
 
-    Args:
-        networks: {"network_g": generator}.
-        losses: Log name (l_pix, ...) to weighted loss.
-    """
-
-    def __init__(self, networks: Mapping[str, nn.Module], losses: Mapping[str, WeightedLoss]) -> None:
-        super().__init__(networks)
-        self.losses = dict(losses)
+    def __init__(self, parts: RecipeParts) -> None:
+        super().__init__(parts.networks)
+        if parts.adversarial or parts.feature_matching:
+            raise RefusedError(
+                "train.gan_opt and feature_matching_opt need a discriminator: model_type SRGANModel or ESRGANModel, network_d"
+            )
+        self.losses = parts.losses
         self.turns = (Turn("g", "network_g", self._terms),)
 
-    def _terms(self, batch: Batch, sr: Tensor) -> dict[str, Tensor]:
-        return {name: item.weight * item.loss(sr, batch.gt) for name, item in self.losses.items()}
+    def _terms(self, scene: Scene) -> dict[str, Tensor]:
+        return image_terms(self.losses, scene, "l_")
 
 
-def in_full_precision(sr: Tensor, turn: Turn, batch: Batch) -> Mapping[str, Tensor]:
-    """The turn's terms from an fp32 `sr`, whatever autocast made it; networks inside a turn re-enter autocast."""
-    with torch.autocast(sr.device.type, enabled=False):
-        return turn.terms(batch, sr.float())
+@RECIPES.register()
+class Adversarial(Recipe):
+    """A generator against a discriminator that tells its pictures from real ones.
+
+    The discriminator sees gt and sr once each in an iteration. Both turns use those two outputs, because all networks
+    are updated together after the last turn. Logged beside the losses: the mean logits out_d_real and out_d_fake.
+
+    Source: Ledig et al. 2017, arXiv:1609.04802; turn options as in BasicSR's SRGANModel and ESRGANModel.
+    """
+
+    def __init__(self, parts: RecipeParts) -> None:
+        super().__init__(parts.networks)
+        if parts.adversarial is None or "network_d" not in parts.networks:
+            raise RefusedError("an adversarial training needs both network_d and train.gan_opt")
+        self.losses, self.adversarial, self.feature_matching = parts.losses, parts.adversarial, parts.feature_matching
+        self.autocast = parts.autocast
+        self.turns = (
+            Turn("d", "network_d", self._discriminator_terms, stop_iteration=parts.adversarial.stop),
+            Turn(
+                "g",
+                "network_g",
+                self._generator_terms,
+                every=parts.net_d_iters,
+                start_iteration=parts.net_d_init_iters,
+            ),
+        )
+
+    def _discriminator_terms(self, scene: Scene) -> dict[str, Tensor]:
+        fake, real = self._judged(scene)
+        terms = self.adversarial.loss.discriminator(fake.logits, real.logits)
+        with torch.no_grad():
+            outputs = {"out_d_real": real.logits.mean(), "out_d_fake": fake.logits.mean()}
+        return {**{f"l_d_{name}": value for name, value in terms.items()}, **outputs}
+
+    def _generator_terms(self, scene: Scene) -> dict[str, Tensor]:
+        terms = image_terms(self.losses, scene, "l_g_")
+        if self.adversarial.is_on(scene.iteration):
+            fake, real = self._judged(scene)
+            # real carries a graph, but only to the discriminator's parameters, which this turn leaves alone
+            terms["l_g_gan"] = self.adversarial.weight * self.adversarial.loss.generator(fake.logits, real.logits)
+        if self.feature_matching and self.feature_matching.is_on(scene.iteration):
+            fake, real = self._judged(scene)
+            terms["l_g_fm"] = self.feature_matching.weight * self.feature_matching.loss(
+                fake.maps, [level.detach() for level in real.maps]
+            )
+        return terms
+
+    def _judged(self, scene: Scene) -> tuple[Judgement, Judgement]:
+        """The discriminator's view of sr (with a graph to the generator) and of gt."""
+        if "judged" not in scene.shared:
+            scene.shared["judged"] = self._judge(scene.sr), self._judge(scene.batch.gt)
+        judged: tuple[Judgement, Judgement] = scene.shared["judged"]
+        return judged
+
+    def _judge(self, picture: Tensor) -> Judgement:
+        discriminator = self.networks["network_d"]
+        with self.autocast():
+            if self.feature_matching is None:
+                return Judgement(discriminator(picture).float(), [])
+            logits, maps = discriminator(picture, return_features=True)
+        return Judgement(logits.float(), [level.float() for level in maps])
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a discriminator says of pictures: logits of any shape, and its feature maps where they are used."""
+
+    logits: Tensor
+    maps: list[Tensor]
+
+
+def image_terms(losses: Mapping[str, WeightedLoss], scene: Scene, prefix: str) -> dict[str, Tensor]:
+    """The image losses that are on, weighted, under their log names."""
+    active = {name: item for name, item in losses.items() if item.is_on(scene.iteration)}
+    terms = {}
+    for name, item in active.items():
+        for label, value in _labelled(name, item.loss(scene.sr, scene.batch.gt)):
+            terms[prefix + label] = item.weight * value
+    return terms
+
+
+def _labelled(name: str, value: Tensor | Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """Log names of one loss's values; `perceptual_opt` has the family's own, percep and style."""
+    if isinstance(value, Mapping):
+        yield from ((label if name == "perceptual" else f"{name}_{label}", part) for label, part in value.items())
+    else:
+        yield name, value
+
+
+def in_full_precision(turn: Turn, scene: Scene) -> Mapping[str, Tensor]:
+    """The turn's terms outside autocast; networks inside a turn re-enter it."""
+    with torch.autocast(scene.sr.device.type, enabled=False):
+        return turn.terms(scene)

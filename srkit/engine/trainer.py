@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from srkit.engine.distributed import Group
 from srkit.engine.ema import EMA
@@ -14,7 +14,7 @@ from srkit.engine.log import TrainingLog
 from srkit.engine.meters import LossMeter
 from srkit.engine.optim import OptimizerStep, guarded_step
 from srkit.engine.precision import Precision
-from srkit.engine.recipes import Recipe, Turn, in_full_precision
+from srkit.engine.recipes import Recipe, Scene, Turn, in_full_precision
 from srkit.engine.saving import Saver
 from srkit.engine.stopping import StopRequest
 from srkit.engine.transfer import Batch
@@ -91,8 +91,10 @@ class Trainer:
             with self.group.no_sync(self.recipe.networks.values(), keep_local=number < self.accum_iter):
                 with self.precision.autocast():
                     sr = self.recipe.restore(batch)
+                scene = Scene(batch, sr.float(), self.iteration)
                 for turn in turns:
-                    self._backward(turn, batch, sr)
+                    self._backward(turn, scene, is_last=turn is turns[-1])
+        self._share_between_ranks(turns)
         self.in_update = True
         found_inf = guarded_step(steps, self.precision)
         if self.ema:
@@ -102,11 +104,20 @@ class Trainer:
         self.samples_drawn += self.samples_per_iteration
         self.in_update = False
 
-    def _backward(self, turn: Turn, batch: Batch, sr: Tensor) -> None:
-        terms = in_full_precision(sr, turn, batch)
-        total = torch.stack(list(terms.values())).sum() / self.accum_iter
-        self.precision.backward(total, inputs=self.optimizers[turn.network].parameters)
+    def _backward(self, turn: Turn, scene: Scene, is_last: bool) -> None:
+        terms = in_full_precision(turn, scene)
+        total = torch.stack([term for term in terms.values() if term.requires_grad]).sum() / self.accum_iter
+        parameters = self.optimizers[turn.network].parameters
+        self.precision.backward(total, inputs=parameters, retain_graph=not is_last)  # turns share forward passes
         self.meter.add(terms, 1 / self.accum_iter)
+
+    def _share_between_ranks(self, turns: Sequence[Turn]) -> None:
+        """Averages the gradients of networks that DDP does not wrap, and gives all ranks rank 0's buffers of them."""
+        for turn in turns:
+            network = self.recipe.networks[turn.network]
+            if self.group.is_distributed and not self.group.is_wrapped(network):
+                self.group.average(self.optimizers[turn.network].gradients())
+                self.group.broadcast(network.buffers())
 
     def between_iterations(self) -> None:
         """Log, validate, save, stop: in this order, each only when due."""

@@ -1,6 +1,7 @@
 """Losses: image losses `(sr, gt) -> scalar`, unweighted; importing this package registers them in `LOSSES`."""
 
+from srkit.losses.adversarial import FeatureMatchingLoss, GANLoss
 from srkit.losses.pixel import CharbonnierLoss, L1Loss, MSELoss
 from srkit.losses.total_variation import WeightedTVLoss
 
-__all__ = ["CharbonnierLoss", "L1Loss", "MSELoss", "WeightedTVLoss"]
+__all__ = ["CharbonnierLoss", "FeatureMatchingLoss", "GANLoss", "L1Loss", "MSELoss", "WeightedTVLoss"]

@@ -8,6 +8,8 @@ ALIASES: Mapping[str, Mapping[str, str]] = {
     "recipe": {
         "SRModel": "Supervised",
         "SRModelMicroscopy": "Supervised",
+        "SRGANModel": "Adversarial",
+        "ESRGANModel": "Adversarial",
     },
     "metric": {
         "calculate_psnr": "PSNR",

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from srkit.options.components import DatasetOptions
+from srkit.options.aliases import canonical
+from srkit.options.components import DatasetOptions, LossOptions
 from srkit.options.problems import Place, Problem
-from srkit.options.sections import Sections
+from srkit.options.sections import Sections, raw_value
 from srkit.options.training import CosineRestartOptions, MultiStepOptions, SGDOptions, TrainSection
 
 
@@ -17,7 +18,7 @@ def check(sections: Sections) -> list[Problem]:
     for phase, item in sections.datasets.items():
         problems += _dataset(("datasets", phase), item, sections)
     if sections.train is not None:
-        problems += [*_schedule(sections.train), *_training(sections.train)]
+        problems += [*_schedule(sections.train), *_training(sections.train), *_adversaries(sections.train, sections)]
     return problems
 
 
@@ -131,10 +132,58 @@ def _weights(place: Place, found: int, what: str, expected: int) -> Problem:
 def _training(train: TrainSection) -> Iterator[Problem]:
     if train.use_amp and train.precision == "fp32":
         yield Problem(("train", "use_amp"), "contradicts precision: fp32; give one of the two")
-    optimizer = train.optim_g
-    if isinstance(optimizer, SGDOptions) and optimizer.nesterov and optimizer.momentum == 0:
-        yield Problem(("train", "optim_g", "nesterov"), "needs momentum above 0")
-    for name, item in train.image_losses().items():
+    for network, optimizer in train.optimizers().items():
+        if isinstance(optimizer, SGDOptions) and optimizer.nesterov and optimizer.momentum == 0:
+            yield Problem(("train", network.replace("network", "optim"), "nesterov"), "needs momentum above 0")
+    for place, item in _losses(train):
         if item.options.get("reduction") == "none":
-            place: Place = ("train", "pixel_opt") if name == "pix" and train.pixel_opt else ("train", "losses", name)
             yield Problem((*place, "reduction"), "found 'none'; a loss must be one number: mean or sum")
+        if item.stop_iter is not None and item.stop_iter <= item.start_iter:
+            yield Problem(
+                (*place, "stop_iter"), f"found {item.stop_iter}, expected more than start_iter {item.start_iter}"
+            )
+    gap = _idle_iteration(train)
+    if gap is not None and train.image_losses():
+        yield Problem(("train",), f"no loss of network_g counts at iteration {gap:,}; see start_iter and stop_iter")
+
+
+def _losses(train: TrainSection) -> Iterator[tuple[Place, LossOptions]]:
+    for key in ("pixel_opt", "perceptual_opt", "gan_opt", "feature_matching_opt"):
+        if (item := getattr(train, key)) is not None:
+            yield ("train", key), item
+    for name, item in train.losses.items():
+        yield ("train", "losses", name), item
+
+
+def _idle_iteration(train: TrainSection) -> int | None:
+    """The first iteration in which nothing teaches the generator."""
+    spans = sorted((item.start_iter, item.stop_iter or train.total_iter) for _, item in _losses(train))
+    covered = train.net_d_init_iters
+    for start, stop in spans:
+        if start > covered:
+            break
+        covered = max(covered, stop)
+    return covered if covered < train.total_iter else None
+
+
+def _adversaries(train: TrainSection, s: Sections) -> Iterator[Problem]:
+    """A discriminator, its loss, its optimizer and the recipe that plays it come together."""
+    recipe = canonical("recipe", str(s.raw.get("model_type")))
+    if recipe == "Adversarial":
+        for place, why in (
+            (("network_d",), "a discriminator"),
+            (("train", "gan_opt"), "an adversarial loss such as gan_opt: {type: GANLoss, gan_type: vanilla}"),
+            (("train", "optim_d"), "an optimizer for network_d"),
+        ):
+            if not s.given(place) or raw_value(s.raw, place) is None:
+                yield Problem(place, f"missing; model_type {s.raw.get('model_type')} needs {why}")
+        if train.net_d_init_iters >= train.total_iter:
+            text = f"{train.net_d_init_iters:,} never ends before total_iter {train.total_iter:,}"
+            yield Problem(("train", "net_d_init_iters"), text)
+    elif recipe == "Supervised":
+        for place in (("network_d",), ("train", "gan_opt"), ("train", "feature_matching_opt"), ("train", "optim_d")):
+            if s.given(place) and raw_value(s.raw, place) is not None:
+                found = s.raw.get("model_type")
+                yield Problem(
+                    place, f"model_type {found} has no discriminator; write SRGANModel or ESRGANModel, or remove it"
+                )

@@ -82,6 +82,8 @@ class LossOptions(ComponentOptions):
     kind: ClassVar[str] = "loss"
 
     loss_weight: Num = Field(default=1.0, description="Factor on the loss in the sum of losses.")
+    start_iter: Natural = Field(default=0, description="Iteration from which the loss counts.")
+    stop_iter: Count | None = Field(default=None, description="Iteration from which it does not count any more.")
 
 
 class MetricOptions(ComponentOptions):

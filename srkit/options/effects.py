@@ -55,6 +55,8 @@ def _without_effect(options: Options, s: Sections, launcher: str | None) -> Iter
             yield _idle(("path", "strict_load_g"), "without pretrain_network_g")
         if path.param_key_g is not None:
             yield _idle(("path", "param_key_g"), "without pretrain_network_g")
+    if path.pretrain_network_d is None and not path.strict_load_d:
+        yield _idle(("path", "strict_load_d"), "without pretrain_network_d")
     val = options.val
     if val.suffix is not None and not val.save_img:
         yield _idle(("val", "suffix"), "without save_img: true")
@@ -74,6 +76,13 @@ def _in_training(options: Options, s: Sections) -> Iterator[Problem]:
         yield _idle(("val",), "without a dataset to evaluate, such as datasets.val")
     if options.val.precision != "fp32":
         yield _idle(("val", "precision"), "in training, whose validation is fp32")
+    if options.network_d is None and options.train is not None:
+        if options.train.net_d_iters != 1:
+            yield _idle(("train", "net_d_iters"), "without network_d")
+        if options.train.net_d_init_iters:
+            yield _idle(("train", "net_d_init_iters"), "without network_d")
+        if options.path.pretrain_network_d is not None:
+            yield _idle(("path", "pretrain_network_d"), "without network_d")
     if options.path.resume_state is None and options.path.ignore_resume_networks:
         yield _idle(("path", "ignore_resume_networks"), "unless a checkpoint is resumed")
 

@@ -22,6 +22,7 @@ from srkit.options.schema import Options, ValSection
 from srkit.options.section import problems_of
 from srkit.options.sections import Mode, valid_scale, valid_sections
 from srkit.options.signatures import PACKAGE_ROOTS
+from srkit.options.training import TrainSection
 
 
 def load_options(
@@ -63,7 +64,7 @@ def load_options(
     problems += check(sections)
     if problems or options is None:
         raise OptionError(str(path), _report(problems, places, catalog))
-    options = _resolved(options)
+    options = _resolved(options, data.get("model_type"))
     options._source = str(path)
     options._warnings = tuple(places.sentences(warnings(options, sections, launcher)))
     return options
@@ -81,12 +82,23 @@ def _imports(data: dict[str, Any]) -> list[str]:
     return [n for n in names if isinstance(n, str)] if isinstance(names, list) else []
 
 
-def _resolved(options: Options) -> Options:
+def _resolved(options: Options, model_type: Any) -> Options:
     """The options with what follows from others filled in: dataset phases and names, the default metrics."""
     datasets: dict[str, DatasetOptions] = {
         phase: item.model_copy(update={"phase": phase}) for phase, item in options.datasets.items()
     }
-    return options.model_copy(update={"datasets": datasets, "val": _with_metrics(options.val)})
+    update: dict[str, Any] = {"datasets": datasets, "val": _with_metrics(options.val)}
+    if model_type == "ESRGANModel" and options.train is not None:
+        update["train"] = _relativistic(options.train)
+    return options.model_copy(update=update)
+
+
+def _relativistic(train: TrainSection) -> TrainSection:
+    """BasicSR's ESRGANModel makes any gan_type relativistic; here the loss says so."""
+    if train.gan_opt is None or train.gan_opt.type != "GANLoss":
+        return train
+    loss = train.gan_opt.model_copy(update={"options": {"relativistic": True, **train.gan_opt.options}})
+    return train.model_copy(update={"gan_opt": loss})
 
 
 def _with_metrics(val: ValSection) -> ValSection:

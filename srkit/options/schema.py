@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from srkit.errors import nearest
-from srkit.options.aliases import canonical
+from srkit.options.aliases import ALIASES, canonical
 from srkit.options.catalog import Context
 from srkit.options.components import ComponentOptions, DatasetOptions, LossOptions, MetricOptions, NetworkOptions
 from srkit.options.problems import Problem
@@ -49,6 +49,8 @@ class PathSection(Section):
         default=None, description="Weights to take from it; default: params_ema when there, else params."
     )
     strict_load_g: Flag = Field(default=True, description="Refuse a model file whose keys or shapes differ.")
+    pretrain_network_d: Text | None = Field(default=None, description="Model file network_d starts from.")
+    strict_load_d: Flag = Field(default=True, description="Refuse a file for network_d whose keys or shapes differ.")
     resume_state: Text | None = Field(
         default=None, description="Checkpoint folder or BasicSR .state file to go on from."
     )
@@ -123,7 +125,7 @@ def _recipe(value: Any, info: ValidationInfo) -> Any:
         return value
     catalog = info.context.catalog
     if catalog.get("recipe", value) is None and catalog.is_complete:
-        known = [*catalog.names("recipe"), "SRModel"]
+        known = [*catalog.names("recipe"), *ALIASES["recipe"]]
         close = nearest(value[:60], known)
         raise expected(f"one of {', '.join(known)}" + (f"; did you mean '{close}'?" if close else ""))
     return canonical("recipe", value)
@@ -181,6 +183,7 @@ class Options(Section):
         default={}, description="train, val, val_2 ..., test_1 ..."
     )
     network_g: NetworkOptions | None = Field(default=None, description="Generator: lq -> sr.")
+    network_d: NetworkOptions | None = Field(default=None, description="Discriminator: picture -> logits.")
     path: PathSection = Field(default=PathSection(), description="Weights to start from and folders.")
     train: TrainSection | None = Field(default=None, description="Training.")
     val: ValSection = Field(default=ValSection(), description="Validation and tests.")
@@ -204,7 +207,8 @@ class Options(Section):
     @property
     def networks(self) -> dict[str, NetworkOptions]:
         """Networks by their key in the file."""
-        return {"network_g": self.network_g} if self.network_g else {}
+        both = {"network_g": self.network_g, "network_d": self.network_d}
+        return {name: item for name, item in both.items() if item}
 
     def to_yaml(self) -> str:
         """The options, defaults included, as an option file that loads to equal options."""

@@ -32,6 +32,7 @@ class Sections:
     scale: tuple[int, ...] | None
     datasets: Mapping[str, DatasetOptions]
     network_g: NetworkOptions | None
+    network_d: NetworkOptions | None
     path: PathSection | None
     train: TrainSection | None
     val: ValSection | None
@@ -82,6 +83,7 @@ def valid_sections(raw: Mapping[str, Any], mode: Mode, context: Context) -> Sect
         scale=context.scale,
         datasets={phase: item for phase, item in parts.items() if item is not None},
         network_g=_valid(NetworkOptions, raw.get("network_g"), context),
+        network_d=_valid(NetworkOptions, raw.get("network_d"), context),
         path=_valid(PathSection, raw.get("path"), context),
         train=_valid(TrainSection, raw.get("train"), context),
         val=_valid(ValSection, raw.get("val"), context),

@@ -135,11 +135,25 @@ class TrainSection(Section):
     warmup_iter: Warmup = Field(default=-1, description="Iterations of linear warm-up from 0; -1 is none.")
     ema_decay: Fraction = Field(default=0.0, description="Decay of the averaged weights; 0 keeps no average.")
     optim_g: OptimizerOptions = Field(description="Optimizer of network_g.")
+    optim_d: OptimizerOptions | None = Field(default=None, description="Optimizer of network_d.")
     scheduler: SchedulerOptions | None = Field(default=None, description="Learning-rate schedule; constant by default.")
     pixel_opt: LossOptions | None = Field(default=None, description="Main image loss, logged as l_pix.")
+    perceptual_opt: LossOptions | None = Field(
+        default=None, description="Loss on the features of a trained network, logged as l_percep and l_style."
+    )
     losses: dict[Label, LossOptions] = Field(
         default={}, description="Further image losses by name, logged as l_<name>."
     )
+    gan_opt: LossOptions | None = Field(
+        default=None, description="Adversarial loss; the discriminator's own is not weighted."
+    )
+    feature_matching_opt: LossOptions | None = Field(
+        default=None, description="Loss on the discriminator's feature maps, logged as l_g_fm."
+    )
+    net_d_iters: Count = Field(
+        default=1, description="network_g learns in every so manieth iteration, network_d in all."
+    )
+    net_d_init_iters: Natural = Field(default=0, description="Iterations at the start in which network_d learns alone.")
     precision: Literal["fp32", "bf16", "fp16"] | None = Field(
         default=None, description="Number format; obeyed on every device."
     )
@@ -158,5 +172,11 @@ class TrainSection(Section):
     deterministic: Flag = Field(default=False, description="Bit-equal repetition on CUDA, slower.")
 
     def image_losses(self) -> dict[str, LossOptions]:
-        """All image losses by name; pixel_opt is "pix"."""
-        return {**({"pix": self.pixel_opt} if self.pixel_opt else {}), **self.losses}
+        """All image losses by name; pixel_opt is "pix", perceptual_opt "perceptual"."""
+        own = {"pix": self.pixel_opt, "perceptual": self.perceptual_opt}
+        return {**{name: item for name, item in own.items() if item}, **self.losses}
+
+    def optimizers(self) -> dict[str, OptimizerOptions]:
+        """Optimizers by the name of their network."""
+        both = {"network_g": self.optim_g, "network_d": self.optim_d}
+        return {name: item for name, item in both.items() if item}

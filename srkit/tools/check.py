@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from typing import Literal
 
 from srkit.options import load_options
@@ -32,3 +33,12 @@ def check(file: str, mode: Literal["train", "test"]) -> None:
     for item in sets:
         print(f"{item.name}: {build.describe_dataset(item.dataset)}")
     print(f"{file}: no problem found")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file")
+    parser.add_argument("--mode", choices=("train", "test"), default="train")
+
+
+def run(flags: argparse.Namespace) -> None:
+    check(flags.file, flags.mode)

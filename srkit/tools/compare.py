@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 
 import cv2
@@ -43,3 +44,13 @@ def compare(lq: str, sr: str, gt: str, out: str, crop: Sequence[int] | None = No
     top, left, height, width = crop or (0, 0, *target.shape[:2])
     cut = {name: np.ascontiguousarray(p[top : top + height, left : left + width]) for name, p in panels.items()}
     write_image(out, strip({name: np.repeat(p, 3, 2) if p.shape[2] == 1 else p for name, p in cut.items()}, magnify))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    for name in ("lq", "sr", "gt", "out"):
+        parser.add_argument(name)
+    parser.add_argument("--crop", type=int, nargs=4, metavar=("TOP", "LEFT", "HEIGHT", "WIDTH"), help="in gt pixels")
+
+
+def run(flags: argparse.Namespace) -> None:
+    compare(flags.lq, flags.sr, flags.gt, flags.out, flags.crop)

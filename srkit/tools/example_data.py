@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from fractions import Fraction
 from pathlib import Path
 
@@ -41,3 +42,11 @@ def make_example_data(folder: str | Path) -> None:
             write_image(root / part / "gt" / f"{name}.png", gt)
             write_image(root / part / "lq" / f"{name}.png", imresize(gt, Fraction(1, SCALE)))
     print(f"{len(train)} pictures to train on and {len(test)} held out in {root.resolve()}")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", nargs="?", default="datasets/quickstart")
+
+
+def run(flags: argparse.Namespace) -> None:
+    make_example_data(flags.folder)

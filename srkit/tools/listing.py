@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import inspect
 from typing import Literal
 
@@ -24,3 +25,11 @@ def listing(kind: Kind) -> str:
             lines += [f"    {parameter}" for parameter in inspect.signature(cls).parameters.values()]
         blocks.append("\n".join(lines))
     return "\n".join(blocks)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("kind", choices=("archs", "datasets", "losses", "metrics", "recipes"))
+
+
+def run(flags: argparse.Namespace) -> None:
+    print(listing(flags.kind))
