@@ -12,6 +12,7 @@ medical = [r for r in requirements if re.match(r"nibabel|torchio", r)]  # heavy,
 extras = {
     "medical": medical,
     "lmdb": ["lmdb>=1.4"],
+    "community": ["spandrel>=0.4", "safetensors"],  # networks and weights of others
     "dev": [
         *medical,
         "lmdb>=1.4",

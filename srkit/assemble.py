@@ -26,9 +26,10 @@ from srkit.engine.stopping import StopRequest
 from srkit.engine.trainer import Trainer
 from srkit.engine.transfer import Normalization
 from srkit.engine.validation import Validation
-from srkit.errors import DataError
+from srkit.errors import DataError, RefusedError, did_you_mean
 from srkit.options import Options
 from srkit.options.schema import TrainSection
+from srkit.trial import try_parts
 
 logger = logging.getLogger("srkit")
 
@@ -65,7 +66,7 @@ def build_parts(options: Options, group: Group) -> Parts:
         name: build.build_network(part.type, part.options, options.scale) for name, part in options.networks.items()
     }
     losses, normalization = build.build_losses(options), build.build_normalization(options)
-    build.check_network(options, "network_g", dataset, normalization)
+    try_parts(options, dataset, losses, normalization)
     part = options.networks["network_g"]
     if not normalization.is_identity and any(
         build.full_arch_options(part.type, part.options, options.scale).get("rgb_mean", ())
@@ -78,22 +79,36 @@ def build_parts(options: Options, group: Group) -> Parts:
 
 
 def load_pretrained(parts: Parts, promised: Collection[Path] = ()) -> None:
-    """Starts networks from path.pretrain_network_g and _d, where given. Raises WeightsError.
+    """Starts networks from path.pretrain_network_g and _d, and parts of network_g from path.pretrain_parts, where given.
 
     Args:
         promised: Folders whose files need not exist yet.
+
+    Raises: WeightsError; RefusedError for a part that network_g does not have.
     """
-    path = parts.options.path
-    for name, given, key, strict in (
-        ("network_g", path.pretrain_network_g, path.param_key_g, path.strict_load_g),
-        ("network_d", path.pretrain_network_d, None, path.strict_load_d),
+    path, network = parts.options.path, parts.networks["network_g"]
+    inner = dict(network.named_children())
+    for name in path.pretrain_parts:
+        if name not in inner:
+            text = f"{type(network).__name__} has no part '{name}'{did_you_mean(name, inner)}"
+            raise RefusedError(f"path.pretrain_parts: {text}")
+    for name, learner, given, key, strict in (
+        ("network_g", network, path.pretrain_network_g, path.param_key_g, path.strict_load_g),
+        *((f"network_g.{n}", inner[n], given, None, True) for n, given in path.pretrain_parts.items()),
+        ("network_d", parts.networks.get("network_d"), path.pretrain_network_d, path.param_key_d, path.strict_load_d),
     ):
         file = build.absolute(given)
-        if file is None or name not in parts.networks or (file.parent in promised and not file.exists()):
+        if file is None or learner is None or (file.parent in promised and not file.exists()):
             continue
         model = read_model(file, key)
-        notes = load_weights(parts.networks[name], model, strict)
+        notes = load_weights(learner, model, strict)
         logger.info("%s starts from '%s' of %s%s", name, model.key, model.path, "".join(f"\n  {n}" for n in notes))
+    frozen = sum(p.numel() for p in network.parameters() if not p.requires_grad)
+    if frozen and not path.pretrain_network_g and not path.pretrain_parts:
+        logger.warning(
+            "network_g: %s parameters are not trained and stay random; give their weights by path.pretrain_parts",
+            f"{frozen:,}",
+        )
 
 
 def model_info(parts: Parts, name: str) -> ModelInfo:
@@ -225,7 +240,7 @@ def build_validation(
     options = parts.options
     tile, overlap = build.tile_of(options)
     return Validation(
-        evaluator=Evaluator(parts.eval_sets, options.scale, group, progress=options.val.pbar),
+        evaluator=Evaluator(parts.eval_sets, group, progress=options.val.pbar),
         restorer=Restorer(
             ema.network if ema else network,
             normalization=parts.normalization,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 import logging
+import traceback
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -19,15 +19,15 @@ import srkit.data
 import srkit.losses
 import srkit.metrics  # noqa: F401 - these four fill the registries
 from srkit.data.loader import HostBatch, train_batches
-from srkit.data.order import sample_rng
+from srkit.data.mixed_scales import MixedScales
 from srkit.engine.distributed import Group
 from srkit.engine.evaluator import EvalSet, NamedMetric, check_metrics
 from srkit.engine.optim import OptimizerStep
 from srkit.engine.precision import Precision
 from srkit.engine.recipes import Recipe, RecipeParts, WeightedLoss
 from srkit.engine.schedules import Schedule, constant, cosine_restart, multi_step, with_warmup
-from srkit.engine.transfer import Batch, Normalization, in_background, on_side_stream, to_device
-from srkit.errors import DataError, OptionError, RefusedError, did_you_mean
+from srkit.engine.transfer import Batch, Finish, Normalization, in_background, on_side_stream, to_device
+from srkit.errors import OptionError, RefusedError, SrkitError, did_you_mean
 from srkit.metrics.protocol import custom_protocol, protocol_named
 from srkit.options import DatasetOptions, Options
 from srkit.options.schema import LossOptions
@@ -51,8 +51,9 @@ def construct(registry: Registry, name: str, given: Mapping[str, Any], filled: M
     cls = registry.get(name)
     parameters = inspect.signature(cls).parameters
     known = [p for p in parameters if p not in filled]
+    is_open = any(p.kind is p.VAR_KEYWORD for p in parameters.values())  # a class of another project; warned about
     for key in given:
-        if key not in parameters:
+        if key not in parameters and not is_open:
             raise RefusedError(f"{name} takes no option '{key}'{did_you_mean(key, known)}")
     arguments = {**{k: v for k, v in filled.items() if k in parameters}, **given}
     missing = [
@@ -62,19 +63,31 @@ def construct(registry: Registry, name: str, given: Mapping[str, Any], filled: M
     ]
     if missing:
         raise RefusedError(f"{name} needs the option {', '.join(missing)}")
-    return cls(**arguments)
+    try:
+        return cls(**arguments)
+    except SrkitError:
+        raise
+    except Exception as error:
+        if not hasattr(cls, "scale_options"):
+            raise
+        frame = traceback.extract_tb(error.__traceback__)[-1]  # another project's class: it knows no RefusedError
+        text = f"{type(error).__name__}: {error} ({frame.filename}:{frame.lineno})"
+        raise RefusedError(f"{name} cannot be built with these options: {text}") from error
 
 
-def scale_arguments(scale: tuple[int, ...]) -> dict[str, Any]:
-    """What `scale` and `upscale` of a constructor are filled with."""
-    return {"scale": scale, "upscale": scale[0] if len(set(scale)) == 1 else scale}
+def scale_arguments(cls: type, scale: tuple[int, ...]) -> dict[str, Any]:
+    """What `scale` and `upscale` of a constructor are filled with; classes of other projects name their own."""
+    number = scale[0] if len(set(scale)) == 1 else scale
+    foreign: tuple[str, ...] | None = getattr(cls, "scale_options", None)
+    return {"scale": scale, "upscale": number} if foreign is None else dict.fromkeys(foreign, number)
 
 
 def full_arch_options(name: str, given: Mapping[str, Any], scale: tuple[int, ...]) -> dict[str, Any]:
     """Every constructor argument of an arch with its value, as plain numbers, texts and lists."""
-    parameters = inspect.signature(ARCHS.get(name)).parameters
+    cls = ARCHS.get(name)
+    parameters = inspect.signature(cls).parameters
     values = {n: p.default for n, p in parameters.items() if p.default is not p.empty}
-    values.update({k: v for k, v in scale_arguments(scale).items() if k in parameters})
+    values.update({k: v for k, v in scale_arguments(cls, scale).items() if k in parameters})
     values.update(given)
     return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
@@ -97,16 +110,30 @@ def compiled(network: nn.Module) -> nn.Module:
 
 
 def build_network(name: str, given: Mapping[str, Any], scale: tuple[int, ...]) -> nn.Module:
-    network: nn.Module = construct(ARCHS, name, given, scale_arguments(scale))
+    network: nn.Module = construct(ARCHS, name, given, scale_arguments(ARCHS.get(name), scale))
     return network
 
 
 def build_dataset(item: DatasetOptions, scale: tuple[int, ...], color: str | None = None) -> Any:
     """The dataset of one section. `io_backend`, and `color` unless the section says it, are handed over when taken."""
+    if item.scales is None:
+        return _one_dataset(item, item.options, scale, color)
+    return MixedScales(
+        {s: _one_dataset(item, _with_scale(item.options, s), (s,) * len(scale), color) for s in item.scales}
+    )
+
+
+def _one_dataset(item: DatasetOptions, given: Mapping[str, Any], scale: tuple[int, ...], color: str | None) -> Any:
     filled: dict[str, Any] = {"scale": scale, "io_backend": item.io_backend.type if item.io_backend else "disk"}
     if color is not None:
         filled["color"] = color
-    return construct(DATASETS, item.type, item.options, filled)
+    return construct(DATASETS, item.type, given, filled)
+
+
+def _with_scale(given: Mapping[str, Any], scale: int) -> dict[str, Any]:
+    return {
+        key: value.replace("{scale}", str(scale)) if isinstance(value, str) else value for key, value in given.items()
+    }
 
 
 def check_dataset(dataset: Any) -> None:
@@ -136,7 +163,8 @@ def build_metrics(options: Options) -> tuple[NamedMetric, ...]:
     named = []
     for name, item in options.val.metrics.items():
         metric = construct(METRICS, item.type, item.options, {})
-        protocol = custom_protocol(item.crop_border, item.test_y_channel)
+        edges = getattr(metric, "compares", "pictures") == "edges"
+        protocol = custom_protocol(item.crop_border, item.test_y_channel, edges)
         better = str(item.better or getattr(metric, "better", "higher"))
         named.append(NamedMetric(name, metric, protocol, better))
     return tuple(named)
@@ -148,10 +176,17 @@ def build_eval_sets(options: Options, color: str | None = None) -> list[EvalSet]
     sets = []
     for phase, item in options.datasets.items():
         if phase.startswith(("val", "test")):
-            dataset = build_dataset(item, options.scale, color)
+            dataset, name = build_dataset(item, options.scale, color), item.name or phase
             check_dataset(dataset)
-            sets.append(EvalSet(item.name or phase, dataset, metrics, item.num_worker_per_gpu))
-            check_metrics(sets[-1], options.scale)
+            single = {options.scale: (name, dataset)}
+            if isinstance(dataset, MixedScales):
+                single = {
+                    (s,) * len(options.scale): (f"{name}_x{s}", part)
+                    for s, part in zip(dataset.scales, dataset.datasets, strict=True)
+                }
+            for scale, (label, part) in single.items():
+                sets.append(EvalSet(label, part, metrics, scale, item.num_worker_per_gpu))
+                check_metrics(sets[-1])
     return sets
 
 
@@ -191,7 +226,7 @@ def _loss(place: str, item: LossOptions, kind: str) -> WeightedLoss:
         raise RefusedError(
             f"{place}: {item.type} is a loss on {_COMPARES[compares]}, expected one on {_COMPARES[kind]}"
         )
-    return WeightedLoss(loss, item.loss_weight, item.start_iter, item.stop_iter)
+    return WeightedLoss(loss, item.loss_weight, item.start_iter, item.stop_iter, item.target)
 
 
 _COMPARES = {"image": "pictures", "adversarial": "logits (gan_opt)", "features": "feature maps (feature_matching_opt)"}
@@ -207,6 +242,7 @@ def build_recipe(options: Options, networks: Mapping[str, nn.Module], losses: Lo
         net_d_iters=options.train.net_d_iters,
         net_d_init_iters=options.train.net_d_init_iters,
         autocast=precision.autocast,
+        mixed_scales=options.datasets["train"].scales is not None,
     )
     recipe: Recipe = RECIPES.get(options.model_type)(parts)
     return recipe
@@ -236,51 +272,17 @@ def build_optimizer(options: Options, name: str, network: nn.Module) -> Optimize
     )
 
 
-def check_network(options: Options, name: str, dataset: Any, normalization: Normalization) -> None:
-    """Sends the shape of a training sample through network `name`, without computing (torch's meta device).
-
-    Raises: RefusedError when channels or size of the pictures do not fit it.
-    """
-    part = options.networks[name]
-    try:
-        sample = dataset.sample(0, sample_rng(options.manual_seed, 0, 0))
-    except (DataError, OSError) as error:
-        _log.debug("%s: not tried on a sample, for the first cannot be read (%s)", name, error)
-        return
-    lq, gt = (np.moveaxis(sample.images[role], -1, 0).shape for role in ("lq", "gt"))
-    if len(normalization.mean) not in (1, lq[0]):
-        raise RefusedError(
-            f"datasets.train.mean has {len(normalization.mean)} values, and the pictures {lq[0]} channel(s)"
-        )
-    try:
-        with torch.device("meta"), torch.no_grad():
-            out = build_network(part.type, part.options, options.scale)(torch.empty(1, *lq))
-    except RuntimeError as error:
-        if "channel" in str(error):
-            raise RefusedError(
-                f"{name}: {part.type} does not take the training pictures, lq of {lq[0]} channel(s): {error}"
-            ) from None
-        _log.debug("%s: not tried on a sample (%s)", name, error)
-        return
-    except Exception as error:  # noqa: BLE001 - not every network runs without data, and then nothing is known
-        _log.debug("%s: not tried on a sample (%s)", name, error)
-        return
-    if isinstance(out, torch.Tensor) and tuple(out.shape[1:]) != gt:
-        raise RefusedError(
-            f"{name}: {part.type} makes {_shape(out.shape[1:])} out of lq {_shape(lq)}, and gt is {_shape(gt)} (channels x "
-            "size); do scale, color and the network's channels agree?"
-        )
-
-
-def _shape(numbers: Sequence[int]) -> str:
-    return "x".join(map(str, numbers))
-
-
 def build_normalization(options: Options) -> Normalization:
     item = options.datasets.get("train")
     if item is None or item.mean is None or item.std is None:
         return Normalization()
     return Normalization(tuple(item.mean), tuple(item.std))
+
+
+def finish_of(dataset: Any) -> Finish | None:
+    """What the dataset still does with a batch on the device, if anything."""
+    finish: Finish | None = getattr(dataset, "on_device", None)
+    return finish
 
 
 def epoch_length(dataset: Any, item: DatasetOptions) -> int:
@@ -310,11 +312,15 @@ def build_batches(
         _log.info("datasets.train.prefetch_mode: cuda needs a GPU; batches are loaded plainly")
     if item.prefetch_mode == "cpu":
         host = in_background(host, item.num_prefetch_queue or 1)
+
+    def move(batch: HostBatch) -> Batch:
+        return to_device(batch, group.device, normalization, finish_of(dataset))
+
     with closing(host):
         if item.prefetch_mode == "cuda" and group.device.type == "cuda":
-            yield from on_side_stream(host, lambda batch: to_device(batch, group.device, normalization), group.device)
+            yield from on_side_stream(host, move, group.device)
         for batch in host:
-            yield to_device(batch, group.device, normalization)
+            yield move(batch)
 
 
 def tile_of(options: Options) -> tuple[tuple[int, ...] | None, tuple[int, ...]]:

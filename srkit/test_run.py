@@ -19,6 +19,7 @@ from srkit.engine.results import table_md, write_results
 from srkit.engine.transfer import Normalization
 from srkit.errors import ExitCode, OptionError, RefusedError, StorageError
 from srkit.options import Options
+from srkit.registry import ARCHS
 
 
 def test_phases(phases: Sequence[Options], launcher: Literal["none", "pytorch", "slurm"]) -> ExitCode:
@@ -48,7 +49,7 @@ def test_phase(options: Options, group: Group) -> list[SetResult]:
         open_results(folder, options.name)
     group.barrier()  # nobody writes pictures into a folder that is about to be renamed
     logger.info("%s: weights '%s' of %s, on %s", options.name, model.key, model.path, group.device)
-    evaluator = Evaluator(sets, options.scale, group, progress=options.val.pbar)
+    evaluator = Evaluator(sets, group, progress=options.val.pbar)
     results = []
     for item in sets:
         logger.info("testing %s: %s", item.name, build.describe_dataset(item.dataset))
@@ -117,6 +118,11 @@ def _architecture(options: Options, model: ModelFile) -> tuple[str, Mapping[str,
             )
         return wanted.type, wanted.options
     info = model.info
+    if info.arch not in ARCHS and not ARCHS.is_of_family(info.arch):
+        raise RefusedError(
+            f"{model.path} holds a network of type {info.arch}, which is none of srkit's; name the file that defines it under "
+            "imports, as its training did"
+        )
     problems = []
     if tuple(info.scale) != options.scale:
         problems.append(f"scale: {list(options.scale)} in the option file, {list(info.scale)} in the model file")

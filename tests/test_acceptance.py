@@ -52,11 +52,11 @@ def test_train_and_test_run_from_the_published_files(histology):
 
 
 def test_every_advanced_option_does_what_it_says(histology, capsys, monkeypatch):
-    from srkit.archs import edsr
+    from srkit.archs import common
 
     checkpointed = []
-    real = edsr.checkpoint
-    monkeypatch.setattr(edsr, "checkpoint", lambda *a, **k: (checkpointed.append(1), real(*a, **k))[1])
+    real = common.checkpoint
+    monkeypatch.setattr(common, "checkpoint", lambda *a, **k: (checkpointed.append(1), real(*a, **k))[1])
     counts = [*SHORT, "train:scheduler:periods=[2,2]", "train:scheduler:restart_weights=[1,0.5]"]
     assert train(["-opt", "edsr_histopathology_advanced.yml", "--force_yml", *SMALL, *counts]) == 0
     out = capsys.readouterr().out

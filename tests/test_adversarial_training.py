@@ -162,6 +162,31 @@ def test_parts_that_do_not_make_an_adversarial_training_are_refused(tiny, gan, c
     assert not (tiny / "experiments").exists()
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"network_d": {"type": "VGGStyleDiscriminator"}, "datasets__train__gt_size": 32},
+            "network_d: VGGStyleDiscriminator",
+        ),
+        ({"network_d": {"type": "SNPatchDiscriminator"}}, "24"),
+        ({"network_d__norm": True, "datasets__train__color": "y", "network_g__num_in_ch": 1, "network_g__num_out_ch": 1},
+         "network_d: TinyJudge does not take the training pictures, 1x16x16"),
+        ({"train__feature_matching_opt": {"type": "FeatureMatchingLoss"}}, "TinyJudge shows no feature maps"),
+        ({"train__losses": {"s": {"type": "MSSSIMLoss"}}}, "train: MSSSIMLoss (s) on 3x16x16"),
+        (
+            {"train__losses": {"s": {"type": "SSIMLoss"}}, "datasets__train__mean": [0.5] * 3, "datasets__train__std": [0.5] * 3},
+            "SSIMLoss (s) compares pictures from 0 to 1; remove datasets.train.mean and std",
+        ),
+    ],
+)  # fmt: skip
+def test_what_does_not_take_the_training_crops_is_refused_before_the_first_iteration(
+    tiny, gan, capsys, changes, message
+):
+    assert message in refusal(tiny, capsys, gan(**changes))
+    assert not (tiny / "experiments").exists()
+
+
 def test_two_ranks_train_both_networks_as_one_with_twice_the_batch(tiny, gan):
     """Without batch norm and relativistic means, every loss is a mean over samples."""
     same = {"model_type": "SRGANModel", "network_d": {"type": "TinyJudge", "norm": False}, "train__total_iter": 4}

@@ -159,6 +159,91 @@ def tile(slide: str, size: int, x: int = 0) -> str:
     return f"M/1.{slide}/{size}px/TCGA-BR-{slide}-01A.u_40x_{size}px_x{x}_y512_Patch3.png"
 
 
+EDGE = r"image_\d+px_(\d+)"
+
+
+def test_pair_pattern_pairs_by_the_id_in_both_names(tmp_path):
+    ids = ("0000", "0007")
+    given = folders(tmp_path, [f"image_2400px_{k}.png" for k in ids], [f"image_600px_{k}.png" for k in ids])
+    data = PairedImageDataset(**given, pair_pattern=EDGE)
+    assert data.sample(1, None).paths["lq"].endswith("image_600px_0007.png")
+    assert data.sample(1, None).name == "image_2400px_0007"
+
+
+def test_one_missing_picture_is_reported_and_not_replaced_by_its_neighbour(tmp_path):
+    gt = [f"image_2400px_{k:04d}.png" for k in range(4)]
+    lq = [f"image_600px_{k:04d}.png" for k in (0, 2, 3)]
+    with pytest.raises(DataError) as caught:
+        PairedImageDataset(**folders(tmp_path, gt, lq), pair_pattern=EDGE)
+    assert "1 problem\n" in str(caught.value)
+    assert "1 of 4 files" in str(caught.value)
+    assert "(first: image_2400px_0001.png)" in str(caught.value)
+
+
+def test_names_without_an_id_and_ids_met_twice_are_reported(tmp_path):
+    given = folders(tmp_path, ["image_9px_1.png", "notes.png"], ["image_3px_1.png", "image_4px_1.png"])
+    with pytest.raises(DataError) as caught:
+        PairedImageDataset(**given, pair_pattern=EDGE)
+    assert "1 names in" in str(caught.value)
+    assert "hold no id by pair_pattern" in str(caught.value)
+    assert "notes.png" in str(caught.value)
+    assert "image_3px_1.png = image_4px_1.png" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"pair_pattern": r"px_\d+"}, "has 0 groups, expected one"),
+        ({"pair_pattern": r"px_(\d+"}, "is no regular expression"),
+        ({"pair_pattern": EDGE, "filename_tmpl": "{}x2"}, "found with filename_tmpl"),
+        ({"pair_pattern": EDGE, "dataroot_lq": None}, "found without dataroot_lq"),
+        ({"recursive": True, "meta_info_file": "list.txt"}, "found with meta_info_file"),
+        ({"recursive": True, "io_backend": "lmdb"}, "found with an LMDB"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(tmp_path, options, message):
+    with pytest.raises(RefusedError, match=message):
+        PairedImageDataset(**{**folders(tmp_path, ["a.png"], ["a.png"]), **options})
+
+
+def test_recursive_pairs_pictures_of_the_same_folder(tmp_path):
+    names = ["a.png", "s1/a.png", "s1/deep/a.png", "s2/b.png"]
+    data = PairedImageDataset(**folders(tmp_path, [*names, ".trash/x.png"], names), recursive=True)
+    assert [data.sample(k, None).paths["lq"].removeprefix(f"{tmp_path}/lq/") for k in range(4)] == names
+
+
+def test_without_recursive_folders_below_are_not_read(tmp_path):
+    assert len(PairedImageDataset(**folders(tmp_path, ["a.png", "s/b.png"], ["a.png", "s/b.png"]))) == 1
+
+
+def test_recursive_follows_links_and_reads_a_loop_once(tmp_path):
+    grey(tmp_path / "far/b.png")
+    grey(tmp_path / "root/a.png")
+    (tmp_path / "root/link").symlink_to(tmp_path / "far")
+    for name in ("loop", "again"):  # two: walked without end, they would be 2^40 folders
+        (tmp_path / "root" / name).symlink_to(tmp_path / "root")
+    data = SingleImageDataset(dataroot_lq=str(tmp_path / "root"), recursive=True)
+    assert sorted(data.sample(k, None).name for k in range(len(data))) == ["a", "b"]
+
+
+def test_other_files_are_named_in_one_line(tmp_path, caplog):
+    given = folders(tmp_path, ["a.png"], ["a.png"])
+    for name in ("Thumbs.db", "readme.txt"):
+        (tmp_path / "gt" / name).write_text("no picture")
+    with caplog.at_level("INFO", "srkit"):
+        PairedImageDataset(**given)
+    assert [r.getMessage() for r in caplog.records] == [
+        f"{tmp_path}/gt: 2 files that are no pictures are passed over: Thumbs.db, readme.txt"
+    ]
+
+
+def test_a_list_file_may_use_either_slash(tmp_path):
+    grey(tmp_path / "s1/a.png")
+    (tmp_path / "list.txt").write_text("s1\\a.png\n")
+    data = PairedImageDataset(scale=(2, 2), dataroot_gt=str(tmp_path), meta_info_file=str(tmp_path / "list.txt"))
+    assert data.sample(0, None).paths["gt"] == f"{tmp_path}/s1/a.png"
+
+
 def test_list_files_pair_line_by_line_and_slides_with_equal_fields_stay_two_pairs(tmp_path):
     data = MicroscopyPairedDataset(
         **microscopy(tmp_path, [tile("8363", 128), tile("1111", 128)], [tile("8363", 256), tile("1111", 256)])

@@ -67,11 +67,11 @@ def restorer(network, normalization=None, **tiles):
 def eval_set(dataset, border=0):
     protocol = custom_protocol(border, False)
     metrics = (NamedMetric("psnr", PSNR(), protocol, "higher"), NamedMetric("ssim", SSIM(), protocol, "higher"))
-    return EvalSet("set", dataset, metrics)
+    return EvalSet("set", dataset, metrics, (2, 2))
 
 
 def evaluate(network, dataset, **options):
-    return Evaluator([], (2, 2), GROUP).evaluate(eval_set(dataset), restorer(network), **options)
+    return Evaluator([], GROUP).evaluate(eval_set(dataset), restorer(network), **options)
 
 
 def test_a_network_that_repeats_pixels_gets_the_nearest_row_exactly():

@@ -93,6 +93,17 @@ def test_clipping_by_norm_leaves_a_gradient_of_that_norm():
     assert torch.nn.utils.get_total_norm(step.gradients()).item() == pytest.approx(0.5, rel=1e-4)
 
 
+def test_adjustable_clipping_bounds_gradients_by_the_limit_over_the_rate():
+    network = nn.Conv2d(3, 4, 3)
+    step = OptimizerStep("SGD", {"lr": 0.1}, network, lambda done: 0.1 if done < 5 else 0.01, ("value_over_lr", 0.01))
+    for done, bound in ((0, 0.1), (5, 1.0)):  # 0.01 / 0.1 and 0.01 / 0.01
+        for parameter in network.parameters():
+            parameter.grad = torch.linspace(-3, 3, parameter.numel()).view_as(parameter)
+        step.set_learning_rate(done)
+        step.clip_gradients()
+        assert max(float(p.grad.abs().max()) for p in network.parameters()) == pytest.approx(bound)
+
+
 def test_clipping_by_value_bounds_every_element():
     network, step = make(clip=("value", 0.1))
     (sum(p.sum() for p in network.parameters()) * 3).backward()

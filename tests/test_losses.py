@@ -1,8 +1,6 @@
-"""Image losses: values by arithmetic, gradients, shapes."""
+"""Losses that compare pixels: values by arithmetic, gradients, shapes."""
 
 from __future__ import annotations
-
-import inspect
 
 import pytest
 import torch
@@ -11,7 +9,7 @@ import srkit.losses  # noqa: F401  (registers them)
 from srkit.errors import RefusedError
 from srkit.registry import LOSSES
 
-IMAGE_LOSSES = [n for n in LOSSES if list(inspect.signature(LOSSES.get(n).forward).parameters)[1:3] == ["sr", "gt"]]
+PIXEL_LOSSES = [n for n in LOSSES if LOSSES.get(n).__module__.rpartition(".")[2] in ("pixel", "total_variation")]
 
 
 def image(seed: int, *shape: int) -> torch.Tensor:
@@ -19,17 +17,7 @@ def image(seed: int, *shape: int) -> torch.Tensor:
 
 
 def test_the_pixel_losses_are_registered():
-    assert {"L1Loss", "LumaL1Loss", "MSELoss", "CharbonnierLoss", "WeightedTVLoss"} <= set(IMAGE_LOSSES)
-
-
-@pytest.mark.parametrize("name", IMAGE_LOSSES)
-def test_every_image_loss_teaches_the_generator(name):
-    sr, gt = image(0).requires_grad_(), image(1)
-    loss = LOSSES.get(name)()(sr, gt)
-    loss.backward()
-    assert loss.shape == ()
-    assert sr.grad.isfinite().all()
-    assert sr.grad.abs().sum() > 0
+    assert {"L1Loss", "LumaL1Loss", "MSELoss", "CharbonnierLoss", "WeightedTVLoss"} <= set(PIXEL_LOSSES)
 
 
 @pytest.mark.parametrize("name", ["L1Loss", "MSELoss", "CharbonnierLoss", "WeightedTVLoss"])
@@ -41,7 +29,7 @@ def test_equal_flat_images_cost_nothing_and_have_finite_gradients(name):
     assert sr.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("name", IMAGE_LOSSES)
+@pytest.mark.parametrize("name", PIXEL_LOSSES)
 def test_differing_shapes_are_refused_even_where_they_would_broadcast(name):
     with pytest.raises(ValueError, match=r"\(2, 3, 6, 5\).*\(2, 1, 6, 5\)"):
         LOSSES.get(name)()(image(0), image(1, 2, 1, 6, 5))
@@ -87,7 +75,7 @@ def test_charbonnier_epsilon_is_not_squared():
 
 
 def test_losses_take_volumes():
-    for name in IMAGE_LOSSES:
+    for name in PIXEL_LOSSES:
         assert LOSSES.get(name)()(image(0, 1, 1, 3, 4, 5), image(1, 1, 1, 3, 4, 5)).isfinite()
 
 

@@ -5,9 +5,12 @@ import re
 
 import numpy as np
 import pytest
+from PIL import Image
 from tiny import in_process, measured, options
 
+from srkit.imaging.colour import chroma, full_from_limited, limited_from_full, luma, luma_full, with_chroma
 from srkit.imaging.files import read_image
+from srkit.imaging.resize import imresize
 
 LUMA = {
     "network_g__num_in_ch": 1,
@@ -48,7 +51,7 @@ def nearest_psnr(tiny, number: int) -> float:
     [
         (
             {"network_g__num_in_ch": 1, "network_g__num_out_ch": 1},
-            r"does not take the training pictures, lq of 3 channel",
+            r"EDSR does not take the training pictures, 3x8x8",
         ),
         ({"datasets__train__color": "y"}, r"makes 3x16x16 out of lq 1x8x8, and gt is 1x16x16"),
         ({**LUMA, "val__protocol": None, "val__metrics": {"psnr": {"type": "PSNR"}}}, r"val, metric psnr: .*color: y"),
@@ -62,3 +65,31 @@ def test_channels_that_do_not_agree_are_refused_before_anything_is_written(tiny,
     assert in_process(tiny, options(tiny, **change)) == 2
     assert re.search(message, capsys.readouterr().err)
     assert not (tiny / "experiments").exists()
+
+
+def test_pictures_of_a_luma_network_are_written_in_colour_with_bicubic_chroma(tiny):
+    change = {**LUMA, "network_g": {"type": "VDSR", "num_feat": 4, "num_block": 1, "last_init": "zero"}}
+    for color in ("y", "y_full"):
+        change |= {"datasets__train__color": color, "datasets__val__color": color}
+        change |= {"train__total_iter": 1, "train__optim_g__lr": 1e-12, "name": color}
+        assert in_process(tiny, options(tiny, val__save_img=True, **change)) == 0
+        for number in range(4):
+            sr = read_image(tiny / f"experiments/{color}/visualization/val/p{number}/p{number}_1.png")
+            bicubic = imresize(read_image(tiny / f"data/lq/p{number}.png"), 2, intermediate="float")
+            # The network is bicubic on luma, so all three planes are: only the rounding of float32 luma may differ.
+            assert np.abs(sr.astype(int) - bicubic).max() <= 1
+
+
+def test_chroma_and_luma_give_the_colour_back():
+    picture = np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype(np.float64)
+    np.testing.assert_allclose(with_chroma(luma_full(picture), chroma(picture)), picture, atol=1e-9)
+    np.testing.assert_allclose(limited_from_full(luma_full(picture), 255.0), luma(picture), atol=1e-4)
+    np.testing.assert_allclose(full_from_limited(luma(picture), 255.0), luma_full(picture), atol=1e-4)
+
+
+@pytest.mark.parametrize("colour", [(255, 0, 0), (0, 255, 0), (12, 200, 90)])
+def test_chroma_is_that_of_jpeg_files(colour):
+    """Pillow's YCbCr is JPEG's, with 128 added to Cb and Cr and rounded."""
+    expected = Image.new("RGB", (1, 1), colour).convert("YCbCr").getpixel((0, 0))
+    cb, cr = chroma(np.array([[colour]], np.float64))[0, 0] + 128
+    assert (cb, cr) == pytest.approx(np.clip(expected[1:], 0, 255), abs=1.01)

@@ -8,14 +8,10 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
+from srkit.archs.common import conv3, in_weight_precision, run_blocks
 from srkit.errors import RefusedError
 from srkit.registry import ARCHS
-
-
-def _conv3(in_ch: int, out_ch: int) -> nn.Conv2d:
-    return nn.Conv2d(in_ch, out_ch, kernel_size=3, padding=1)
 
 
 class ResidualBlock(nn.Module):
@@ -24,8 +20,8 @@ class ResidualBlock(nn.Module):
     def __init__(self, num_feat: int, res_scale: float) -> None:
         super().__init__()
         self.res_scale = res_scale
-        self.conv1 = _conv3(num_feat, num_feat)
-        self.conv2 = _conv3(num_feat, num_feat)
+        self.conv1 = conv3(num_feat, num_feat)
+        self.conv2 = conv3(num_feat, num_feat)
 
     def forward(self, x: Tensor) -> Tensor:
         change = self.conv2(F.relu(self.conv1(x), inplace=True))
@@ -86,11 +82,11 @@ class EDSR(nn.Module):
         # Not in the state dict: published files hold no such key.
         self.register_buffer("mean", _channel_mean(rgb_mean, num_in_ch), persistent=False)
 
-        self.conv_first = _conv3(num_in_ch, num_feat)
+        self.conv_first = conv3(num_in_ch, num_feat)
         self.body = nn.Sequential(*(ResidualBlock(num_feat, float(res_scale)) for _ in range(num_block)))
-        self.conv_after_body = _conv3(num_feat, num_feat)
+        self.conv_after_body = conv3(num_feat, num_feat)
         self.upsample = nn.Sequential(*_upsample_layers(num_feat, upscale))
-        self.conv_last = _conv3(num_feat, num_out_ch)
+        self.conv_last = conv3(num_feat, num_out_ch)
 
     def forward(self, lq: Tensor) -> Tensor:
         shallow = self.conv_first((lq - self.mean) * self.img_range)
@@ -98,31 +94,16 @@ class EDSR(nn.Module):
             deep = self.body(shallow)
             residual = self.conv_last(self.upsample(self.conv_after_body(deep) + shallow))
         else:
-            deep = self._run_body(shallow)
-            residual = self._run_last(self.upsample(self.conv_after_body(deep) + shallow))
+            deep = run_blocks(self.body, shallow, self.use_checkpoint)
+            residual = in_weight_precision(self.conv_last, self.upsample(self.conv_after_body(deep) + shallow))
         return residual / self.img_range + self.mean
-
-    def _run_body(self, x: Tensor) -> Tensor:
-        if not (self.use_checkpoint and torch.is_grad_enabled()):
-            return self.body(x)
-        for block in self.body:
-            # The blocks draw no random numbers; saving the generators' states would cost a device sync each.
-            x = checkpoint(block, x, use_reentrant=False, preserve_rng_state=False)
-        return x
-
-    def _run_last(self, fine: Tensor) -> Tensor:
-        """`conv_last`, never in reduced precision: bf16 output would cost 0.02 dB at 38 dB."""
-        if fine.is_meta or not torch.is_autocast_enabled(fine.device.type):  # there is no autocast to ask about on meta
-            return self.conv_last(fine)
-        with torch.autocast(fine.device.type, enabled=False):
-            return self.conv_last(fine.to(self.conv_last.weight.dtype))
 
 
 def _upsample_layers(num_feat: int, upscale: int) -> list[nn.Module]:
     steps = [3] if upscale == 3 else [2] * (upscale.bit_length() - 1)
     layers: list[nn.Module] = []
     for step in steps:
-        layers += [_conv3(num_feat, step * step * num_feat), nn.PixelShuffle(step)]
+        layers += [conv3(num_feat, step * step * num_feat), nn.PixelShuffle(step)]
     return layers
 
 

@@ -2,7 +2,8 @@
 
 from srkit.data.microscopy import MicroscopyPairedDataset
 from srkit.data.paired_image import PairedImageDataset
+from srkit.data.realesrgan import RealESRGANDataset
 from srkit.data.sample import Sample
 from srkit.data.single_image import SingleImageDataset
 
-__all__ = ["MicroscopyPairedDataset", "PairedImageDataset", "Sample", "SingleImageDataset"]
+__all__ = ["MicroscopyPairedDataset", "PairedImageDataset", "RealESRGANDataset", "Sample", "SingleImageDataset"]

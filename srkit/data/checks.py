@@ -114,7 +114,7 @@ def _report_sizes(reader: PictureReader, findings: Findings, facts: dict[int, _F
     unfit, small = [], []
     crop = reader.augment.lq_size
     for k, fact in facts.items():
-        height, width = fact.shapes["lq"][:2]
+        height, width = fact.shapes["lq" if reader.gt else reader.alone][:2]
         lq, gt = f"{reader.lq.label(k)} {width}x{height}", fact.shapes.get("gt")
         if gt is not None and reader.gt is not None and not reader.fits((height, width), gt):
             expected = f"{width * reader.scale[1]}x{height * reader.scale[0]}"
@@ -123,7 +123,8 @@ def _report_sizes(reader: PictureReader, findings: Findings, facts: dict[int, _F
             small.append(lq)
     findings.add(f"gt pictures are not scale {reader.scale} times their lq", unfit)
     if crop is not None:
-        findings.add(f"lq pictures are smaller than the crop of {crop[1]}x{crop[0]} (gt_size / scale)", small)
+        role, size = ("lq", "gt_size / scale") if reader.gt else (reader.alone, "gt_size")
+        findings.add(f"{role} pictures are smaller than the crop of {crop[1]}x{crop[0]} ({size})", small)
 
 
 def _report_depths(reader: PictureReader, findings: Findings, facts: dict[int, _Fact]) -> None:

@@ -9,6 +9,7 @@ from srkit.data.names import NameList, require_folder
 from srkit.data.pairing import (
     by_key,
     first_names,
+    folders_below,
     list_pictures,
     meta_info_names,
     pair,
@@ -16,15 +17,23 @@ from srkit.data.pairing import (
     require_safe,
 )
 from srkit.data.sources import FileSource, Shape, Source
+from srkit.errors import RefusedError
+from srkit.imaging.files import MAX_PIXELS
 
 
 @dataclass(frozen=True, kw_only=True)
 class Folders:
     """How to read folders: see `PairedImageDataset` for the settings."""
 
-    meta_info_file: str | None
-    lmdb: bool
-    max_pixels: int
+    meta_info_file: str | None = None
+    lmdb: bool = False
+    recursive: bool = False
+    max_pixels: int = MAX_PIXELS
+
+    def __post_init__(self) -> None:
+        if self.recursive and (self.lmdb or self.meta_info_file):
+            what = "an LMDB" if self.lmdb else "meta_info_file"
+            raise RefusedError(f"recursive searches folders; found with {what}, which names its pictures: drop one")
 
     def open(self, key: str, root: str) -> tuple[Source, list[str]]:
         """All pictures of one root, and problems with their names."""
@@ -33,13 +42,21 @@ class Folders:
         by_key(names, root, problems)
         return self._source(listed, names), problems
 
-    def open_pairs(self, gt_root: str, lq_root: str, template: str) -> tuple[Source, Source, list[str]]:
+    def open_pairs(
+        self, gt_root: str, lq_root: str, template: str, pattern: str | None = None
+    ) -> tuple[Source, Source, list[str]]:
         """gt, lq and what is wrong with their pairing."""
         gt = self._list("dataroot_gt", gt_root, None)
         wanted, problems = self._wanted(gt.names, gt_root)
         lq = self._list("dataroot_lq", lq_root, wanted if self.meta_info_file else None)
         pairs = pair(
-            wanted, lq.names, template=template, gt_root=gt_root, lq_root=lq_root, strays=self.meta_info_file is None
+            wanted,
+            lq.names,
+            template=template,
+            pattern=pattern,
+            gt_root=gt_root,
+            lq_root=lq_root,
+            strays=self.meta_info_file is None,
         )
         return self._source(gt, pairs.gt), self._source(lq, pairs.lq), problems + pairs.problems
 
@@ -51,7 +68,7 @@ class Folders:
             return _Listing(root, list(shapes), shapes)
         require_folder(key, root)
         if self.meta_info_file is None:
-            names = list_pictures(root)
+            names = list_pictures(root, folders_below(root) if self.recursive else ("",))
             require_pictures(key, root, names)
         else:
             mentioned = meta_info_names(self.meta_info_file) if partners is None else partners

@@ -45,7 +45,7 @@ class LmdbSource:
     """
 
     def __init__(self, root: str, names: list[str], shapes: dict[str, Shape], *, max_pixels: int = 100_000_000) -> None:
-        _import_lmdb()
+        import_lmdb()
         self.root, self.names, self.max_pixels = root, NameList(names), max_pixels
         self._shapes = np.array([shapes[name] for name in names], np.int64).reshape(-1, 3)
         self.identity = f"lmdb {os.path.realpath(root)}"
@@ -80,7 +80,7 @@ class LmdbSource:
     def _open(self) -> Any:
         with _opening:  # two threads must not open one file
             if self._environment is None:
-                lmdb = _import_lmdb()
+                lmdb = import_lmdb()
                 try:
                     self._environment = lmdb.open(self.root, readonly=True, lock=False, readahead=False, meminit=False)
                 except lmdb.Error as error:
@@ -103,7 +103,8 @@ def _close_all() -> None:
 os.register_at_fork(before=_close_all)
 
 
-def _import_lmdb() -> Any:
+def import_lmdb() -> Any:
+    """The package lmdb, an extra of srkit. RefusedError with the command that installs it."""
     try:
         import lmdb
     except ImportError:

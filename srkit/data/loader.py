@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import count
-from typing import Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from srkit.data.order import SampleOrder, sample_rng, skip_limit
+from srkit.data.order import SampleOrder, sample_rng, skip_limit, variant_of
 from srkit.data.sample import Sample
 from srkit.data.workers import in_workers, note_sample
 from srkit.errors import DataError, LoadingError
@@ -24,7 +24,12 @@ _LOOK_AHEAD = 100  # files tried in place of an unreadable one
 
 
 class Dataset(Protocol):
-    """What the loader needs of a dataset."""
+    """What the loader needs of a dataset.
+
+    One more method is optional: `on_device(images, draws)` finishes a training batch after its transfer. It is given
+    the arrays as (B, C, *S) floats in [0, 1] and the samples' `draw`, and returns the arrays of the batch, lq and gt
+    among them. All chance belongs into `sample`, so that batches depend on neither device nor workers.
+    """
 
     def __len__(self) -> int: ...
 
@@ -41,6 +46,7 @@ class HostBatch:
         white: Intensity of 1.0.
         epoch: Of the first sample.
         skipped: Samples of this batch that stand in for unreadable ones.
+        draws: One per sample: its `draw`.
     """
 
     images: dict[str, Tensor]
@@ -48,11 +54,12 @@ class HostBatch:
     white: float
     epoch: int
     skipped: int = 0
+    draws: list[Any] = field(default_factory=list)
 
     def pin_memory(self) -> HostBatch:
         """A copy in page-locked memory; torch's loader calls this."""
         pinned = {name: tensor.pin_memory() for name, tensor in self.images.items()}
-        return HostBatch(pinned, self.names, self.white, self.epoch, self.skipped)
+        return replace(self, images=pinned)
 
 
 def collate(samples: Sequence[Sample], epoch: int = 0, skipped: int = 0) -> HostBatch:
@@ -72,7 +79,7 @@ def collate(samples: Sequence[Sample], epoch: int = 0, skipped: int = 0) -> Host
                 )
             row[...] = other
         images[name] = torch.from_numpy(stacked)
-    return HostBatch(images, [s.name for s in samples], first.white, epoch, skipped)
+    return HostBatch(images, [s.name for s in samples], first.white, epoch, skipped, [s.draw for s in samples])
 
 
 def _brief(sample: Sample) -> str:
@@ -81,22 +88,27 @@ def _brief(sample: Sample) -> str:
 
 
 class _TrainFetch:
-    """(epoch, position) pairs to a batch and the file indices it could not read; runs in the workers."""
+    """(epoch, position) pairs to a batch and the file indices it could not read; runs in the workers.
+
+    A dataset with `variants` takes the number of one with each sample; a batch has one, drawn from its first place.
+    """
 
     def __init__(self, dataset: Dataset, seed: int, on_error: OnError) -> None:
         self.dataset, self.seed, self.on_error = dataset, seed, on_error
+        self.variants: int = getattr(dataset, "variants", 1)
 
     def __call__(self, places: Sequence[tuple[int, int]]) -> tuple[HostBatch, dict[int, str]]:
         samples, bad = [], {}
         skipped = 0
+        choice = () if self.variants == 1 else (variant_of(self.seed, *places[0], self.variants),)
         for epoch, position in places:
-            sample, failed = self._sample(epoch, position)
+            sample, failed = self._sample(epoch, position, choice)
             samples.append(sample)
             bad.update(failed)
             skipped += bool(failed)
         return collate(samples, places[0][0], skipped), bad
 
-    def _sample(self, epoch: int, position: int) -> tuple[Sample, dict[int, str]]:
+    def _sample(self, epoch: int, position: int, choice: tuple[int, ...]) -> tuple[Sample, dict[int, str]]:
         """The sample, or under "skip" that of the next readable file with the same draws, and why the others failed."""
         failed: dict[int, str] = {}
         files = len(self.dataset)
@@ -104,7 +116,7 @@ class _TrainFetch:
             index = (position + step) % files
             note_sample(index)
             try:
-                return self.dataset.sample(index, sample_rng(self.seed, epoch, position)), failed
+                return self.dataset.sample(index, sample_rng(self.seed, epoch, position), *choice), failed
             except (DataError, OSError) as error:
                 failed[index] = str(error)
                 if self.on_error == "raise":

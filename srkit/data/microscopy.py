@@ -40,7 +40,7 @@ class MicroscopyPairedDataset(PictureDataset):
         use_rot: bool = False,
         color_jitter_prob: float = 0.0,
         color_jitter_shift: float = 20.0,
-        color: Literal["rgb", "y"] = "rgb",
+        color: Literal["rgb", "y", "y_full"] = "rgb",
         bit_depth: int | None = None,
         cache: Literal["auto", "disk", "none"] = "auto",
         cache_dir: str | None = None,

@@ -37,6 +37,11 @@ def sample_rng(seed: int, epoch: int, position: int) -> np.random.Generator:
     return np.random.default_rng([seed, epoch, position])
 
 
+def variant_of(seed: int, epoch: int, position: int, variants: int) -> int:
+    """Which variant of the data set the batch that begins at this place has; independent of its samples' draws."""
+    return int(np.random.default_rng([seed, epoch, position, variants]).integers(variants))
+
+
 def skip_limit(files: int) -> int:
     """Unreadable files a run passes over under `on_error: skip` before it stops: 10, or 1 % of a large set."""
     return max(10, files // 100)

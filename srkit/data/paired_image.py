@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Literal
 
 from srkit.data.augment import Augment
+from srkit.data.damage import LqDamage
 from srkit.data.folders import Folders
-from srkit.data.pairing import require_template
+from srkit.data.pairing import require_pattern, require_template
 from srkit.data.pairs import PictureDataset, PictureReader, Reading
 from srkit.data.sources import ScaledSource, ShrunkSource, Source
 from srkit.errors import RefusedError
@@ -20,9 +21,13 @@ class PairedImageDataset(PictureDataset):
     Args:
         scale: gt size / lq size for height and width.
         dataroot_gt: Folder of the high-resolution pictures (or LMDB folder). Pictures directly in it, PNG, JPEG, BMP,
-            WebP or TIFF, any mixture; other files are passed over.
+            WebP or TIFF, any mixture; other files are passed over with one line.
         dataroot_lq: Folder of their partners; None makes lq from gt by antialiased bicubic.
         filename_tmpl: Name of lq, without suffix, from the name of gt: "{}x2" for DIV2K.
+        pair_pattern: Regular expression with one group, the id: gt and lq with the same id are partners, such as
+            "image_\\d+px_(\\d+)" for image_600px_0007.png and image_2400px_0007.png. Searched in the name without
+            suffix. Instead of filename_tmpl.
+        recursive: Take the pictures of all folders below the roots too; partners have the same folder.
         meta_info_file: BasicSR list of the gt names to use, one a line, relative to dataroot_gt; a name on k lines
             counts k times.
         io_backend: "lmdb" reads BasicSR's LMDB folders.
@@ -34,8 +39,15 @@ class PairedImageDataset(PictureDataset):
         color_jitter_prob: Probability of adding one offset per RGB channel, the same to lq and gt, clipped to white.
         color_jitter_shift: The offset is uniform in +-shift/255 of white, in whole grey levels.
         color: "y" gives one channel, BT.601 limited-range luma in the file's units: float32, not rounded (it takes
-            about as many bytes as RGB in integers). In evaluation gt keeps its file's integers and channels, so that
-            every metric makes its own luma; with "rgb" grey pictures become three equal channels, but for that gt.
+            about as many bytes as RGB in integers); "y_full" the full-range luma of JPEG files. In evaluation gt keeps
+            its file's integers and channels, so that every metric makes its own luma, and pictures are written in
+            colour, with bicubic chroma; with "rgb" grey pictures become three equal channels, but for that gt.
+        lq_dropout_prob: Probability that an lq crop gets black holes. These and the next damage lq alone, never gt, and
+            never a picture that is evaluated.
+        lq_dropout_holes: Most holes in a crop; their number is uniform from 1.
+        lq_dropout_size: Longest side of a hole in lq pixels; height and width are uniform from 1.
+        lq_jpeg_prob: Probability that an lq crop is compressed as JPEG (16-bit pictures pass through 8 bit).
+        lq_jpeg_quality: Lowest and highest JPEG quality, 1 to 100.
         scale_augment: Sizes at which every picture is used, such as [1, 0.9, 0.8, 0.7]: gt is shrunk by the exact
             bicubic before lq is made from it. For training on crops, without dataroot_lq.
         lq_resize: Rounding when lq is made: as published sets ("bicubic-uint8"), or BasicSR's single rounding.
@@ -57,6 +69,8 @@ class PairedImageDataset(PictureDataset):
         dataroot_gt: str,
         dataroot_lq: str | None = None,
         filename_tmpl: str = "{}",
+        pair_pattern: str | None = None,
+        recursive: bool = False,
         meta_info_file: str | None = None,
         io_backend: Literal["disk", "lmdb"] = "disk",
         gt_size: int | list[int] | None = None,
@@ -65,7 +79,12 @@ class PairedImageDataset(PictureDataset):
         use_rot: bool = False,
         color_jitter_prob: float = 0.0,
         color_jitter_shift: float = 20.0,
-        color: Literal["rgb", "y"] = "rgb",
+        lq_dropout_prob: float = 0.0,
+        lq_dropout_holes: int = 8,
+        lq_dropout_size: int = 2,
+        lq_jpeg_prob: float = 0.0,
+        lq_jpeg_quality: tuple[int, int] = (65, 100),
+        color: Literal["rgb", "y", "y_full"] = "rgb",
         scale_augment: list[float] | None = None,
         lq_resize: Literal["bicubic-uint8", "bicubic-float"] = "bicubic-uint8",
         bit_depth: int | None = None,
@@ -76,6 +95,11 @@ class PairedImageDataset(PictureDataset):
         max_pixels: int = 100_000_000,
     ) -> None:
         require_template(filename_tmpl)
+        if pair_pattern is not None:
+            require_pattern(pair_pattern)
+            if dataroot_lq is None or filename_tmpl != "{}":
+                other = "without dataroot_lq" if dataroot_lq is None else f"with filename_tmpl '{filename_tmpl}'"
+                raise RefusedError(f"pair_pattern pairs two folders by an id; found {other}: drop one")
         augment = Augment(
             scale=tuple(scale),
             gt_size=(gt_size,) * len(scale) if isinstance(gt_size, int) else (tuple(gt_size) if gt_size else None),
@@ -85,10 +109,19 @@ class PairedImageDataset(PictureDataset):
             jitter_prob=color_jitter_prob,
             jitter_shift=color_jitter_shift,
         )
+        damage = LqDamage(
+            dropout_prob=lq_dropout_prob,
+            dropout_holes=lq_dropout_holes,
+            dropout_size=lq_dropout_size,
+            jpeg_prob=lq_jpeg_prob,
+            jpeg_quality=lq_jpeg_quality,
+        )
         reading = Reading(
             color=color, bit_depth=bit_depth, cache=cache, cache_dir=cache_dir, check=check, on_error=on_error
         )
-        folders = Folders(meta_info_file=meta_info_file, lmdb=io_backend == "lmdb", max_pixels=max_pixels)
+        folders = Folders(
+            meta_info_file=meta_info_file, lmdb=io_backend == "lmdb", recursive=recursive, max_pixels=max_pixels
+        )
         if scale_augment is not None:
             _require_factors(scale_augment, made=dataroot_lq is None, crops=gt_size is not None)
         if dataroot_lq is None:
@@ -97,8 +130,9 @@ class PairedImageDataset(PictureDataset):
                 gt = ScaledSource(gt, scale_augment)
             lq: Source = ShrunkSource(gt, augment.scale, lq_resize)
         else:
-            gt, lq, problems = folders.open_pairs(dataroot_gt, dataroot_lq, filename_tmpl)
-        super().__init__(PictureReader(type(self).__name__, lq, gt, augment, reading, problems), on_error)
+            gt, lq, problems = folders.open_pairs(dataroot_gt, dataroot_lq, filename_tmpl, pair_pattern)
+        reader = PictureReader(type(self).__name__, lq, gt, augment, reading, problems, damage)
+        super().__init__(reader, on_error)
 
 
 def _require_factors(factors: list[float], *, made: bool, crops: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -12,6 +13,7 @@ from srkit.errors import DataError, RefusedError
 from srkit.imaging.files import IMAGE_SUFFIXES
 
 _SHOWN = 3
+_log = logging.getLogger("srkit")
 
 
 @dataclass
@@ -33,21 +35,36 @@ def first_names(names: Iterable[str]) -> str:
 def list_pictures(root: str, folders: Iterable[str] = ("",)) -> list[str]:
     """Sorted names of the pictures directly in `root`, or in the given folders below it. Others are passed over.
 
-    Hidden files (macOS leaves "._a.png") are no pictures.
+    Hidden files (macOS leaves "._a.png") are no pictures; visible ones of other kinds are logged in one line.
     """
-    found = []
+    found, others = [], []
     for folder in sorted(set(folders)):
         try:
             with os.scandir(f"{root}/{folder}") as entries:
-                names = [e.name for e in entries if _is_picture(e.name)]
+                visible = [e for e in entries if not e.name.startswith(".")]
         except (FileNotFoundError, NotADirectoryError):
             continue  # a list file may name folders that are gone; its lines are then reported as missing
+        names = [e.name for e in visible if e.name.lower().endswith(IMAGE_SUFFIXES)]
+        if len(names) < len(visible):
+            others += [e.name for e in visible if not e.name.lower().endswith(IMAGE_SUFFIXES) and e.is_file()]
         found += [f"{folder}/{name}" if folder else name for name in names]
+    if others:
+        _log.info(
+            "%s: %d files that are no pictures are passed over: %s", root, len(others), first_names(sorted(others))
+        )
     return sorted(found)
 
 
-def _is_picture(name: str) -> bool:
-    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
+def folders_below(root: str) -> list[str]:
+    """ "" and every folder below `root` at any depth, links followed, each real folder once; hidden ones left out."""
+    found, seen = [], set()
+    for path, folders, _ in os.walk(root, followlinks=True):
+        real = os.path.realpath(path)
+        folders[:] = sorted(f for f in folders if not f.startswith(".")) if real not in seen else []
+        if real not in seen:
+            seen.add(real)
+            found.append(os.path.relpath(path, root).replace(os.sep, "/").removeprefix("."))
+    return found
 
 
 def require_pictures(key: str, root: str, names: list[str]) -> None:
@@ -65,6 +82,23 @@ def require_template(template: str) -> None:
         raise RefusedError(f"filename_tmpl must be a name holding '{{}}' once, such as '{{}}x2', got '{template}'")
 
 
+def require_pattern(pattern: str) -> None:
+    """RefusedError unless it is a regular expression with exactly one group."""
+    try:
+        groups = re.compile(pattern).groups
+    except re.error as error:
+        raise RefusedError(f"pair_pattern: '{pattern}' is no regular expression ({error})") from None
+    if groups != 1:
+        raise RefusedError(f"pair_pattern: '{pattern}' has {groups} groups, expected one, round the id: 'px_(\\d+)'")
+
+
+def pattern_key(pattern: str, name: str) -> str | None:
+    """The group's text where the pattern is found in the stem, folders before it; None where it is not."""
+    folder, _, last = stem(name).rpartition("/")
+    match = re.search(pattern, last)
+    return match and (f"{folder}/{match[1]}" if folder else match[1])
+
+
 def fill(template: str, key: str) -> str:
     """Key of the lq partner: the template filled with the last part of gt's key."""
     folder, _, last = key.rpartition("/")
@@ -72,41 +106,62 @@ def fill(template: str, key: str) -> str:
     return f"{folder}/{filled}" if folder else filled
 
 
-def by_key(names: Iterable[str], where: str, problems: list[str]) -> dict[str, str]:
-    """Key (name without suffix) -> name. Keys met twice, such as a.png and a.jpg, are reported."""
+def by_key(names: Iterable[str], where: str, problems: list[str], pattern: str | None = None) -> dict[str, str]:
+    """Key (name without suffix, or what `pattern` finds) -> name. Keys met twice, and names without, are reported."""
     keyed: dict[str, str] = {}
-    twice = []
+    twice, without = [], []
     for name in names:
-        held = keyed.setdefault(stem(name), name)
+        key = stem(name) if pattern is None else pattern_key(pattern, name)
+        if key is None:
+            without.append(name)
+            continue
+        held = keyed.setdefault(key, name)
         if held != name:
             twice.append(f"{held} = {name}")
     if twice:
-        problems.append(f"{len(twice)} names in {where} differ only by suffix ({first_names(twice)}); keep one of each")
+        alike = "differ only by suffix" if pattern is None else f"have the same id by pair_pattern '{pattern}'"
+        problems.append(f"{len(twice)} names in {where} {alike} ({first_names(twice)}); keep one of each")
+    if without:
+        problems.append(
+            f"{len(without)} names in {where} hold no id by pair_pattern '{pattern}': {first_names(without)}"
+        )
     return keyed
 
 
 def pair(
-    gt_names: Sequence[str], lq_names: Iterable[str], *, template: str, gt_root: str, lq_root: str, strays: bool = True
+    gt_names: Sequence[str],
+    lq_names: Iterable[str],
+    *,
+    template: str,
+    gt_root: str,
+    lq_root: str,
+    pattern: str | None = None,
+    strays: bool = True,
 ) -> Pairing:
     """Partners by key, in the order of `gt_names`; a name listed several times counts several times.
 
     Args:
         template: Key of lq from the key of gt.
+        pattern: Finds the key in both halves' names; None takes the whole stem.
         strays: Report lq pictures that no gt asks for (not when a list file picks some of a folder).
     """
     result = Pairing()
-    gt, lq = by_key(gt_names, gt_root, result.problems), by_key(lq_names, lq_root, result.problems)
+    gt = by_key(gt_names, gt_root, result.problems, pattern)
+    lq = by_key(lq_names, lq_root, result.problems, pattern)
     missing: dict[str, str] = {}
     for name in gt_names:
-        partner = lq.get(fill(template, stem(name)))
+        key = stem(name) if pattern is None else pattern_key(pattern, name)
+        if key is None:
+            continue  # reported by by_key
+        partner = lq.get(fill(template, key))
         if partner is None:
-            missing.setdefault(stem(name), name)
+            missing.setdefault(key, name)
         else:
             result.gt.append(name)
             result.lq.append(partner)
     if missing:
         key = next(iter(missing))
-        better = _better_template(gt, lq, key)
+        better = _better_template(gt, lq, key) if pattern is None else None
         partner = fill(better or "{}", key).rpartition("/")[2]
         hint = f"; with filename_tmpl '{better}' it would be {partner}" if better else ""
         result.problems.append(
@@ -134,9 +189,12 @@ def _better_template(gt: dict[str, str], lq: dict[str, str], key: str) -> str | 
 
 
 def meta_info_names(path: str) -> list[str]:
-    """Names out of a BasicSR list: "0001.png (480,480,3)" or a bare name a line; unsafe ones raise DataError."""
+    """Names out of a BasicSR list: "0001.png (480,480,3)" or a bare name a line; unsafe ones raise DataError.
+
+    Either slash separates folders: lists are written on Windows too.
+    """
     names = [
-        re.sub(r"\s+\(\d+\s*,\s*\d+\s*(,\s*\d+\s*)?\)(\s+\d+)?$", "", line)
+        re.sub(r"\s+\(\d+\s*,\s*\d+\s*(,\s*\d+\s*)?\)(\s+\d+)?$", "", line).replace("\\", "/")
         for line in read_lines("meta_info_file", path)
     ]
     require_safe("meta_info_file", path, names)

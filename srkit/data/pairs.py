@@ -15,11 +15,13 @@ import numpy as np
 from srkit.data.augment import Augment
 from srkit.data.cache import CachedSource, cache_root
 from srkit.data.checks import Findings, check_files, picks
+from srkit.data.damage import LqDamage
+from srkit.data.known_pictures import known_pictures
 from srkit.data.names import need_folders, output_name
 from srkit.data.sample import Sample
 from srkit.data.sources import ShrunkSource, Source
 from srkit.errors import DataError, RefusedError
-from srkit.imaging.colour import luma
+from srkit.imaging.colour import chroma, luma, luma_full
 
 _CACHE_LIMIT_BYTES = 64e9
 _log = logging.getLogger("srkit")
@@ -29,7 +31,7 @@ _log = logging.getLogger("srkit")
 class Reading:
     """The settings every picture dataset takes; the datasets explain them."""
 
-    color: Literal["rgb", "y"] = "rgb"
+    color: Literal["rgb", "y", "y_full"] = "rgb"
     bit_depth: int | None = None
     cache: Literal["auto", "disk", "none"] = "auto"
     cache_dir: str | None = None
@@ -43,6 +45,8 @@ class PictureReader:
     Args:
         title: Name of the dataset in messages.
         problems: What pairing found wrong; with any, DataError names them together with what `check` finds.
+        damage: What befalls the lq of training crops, and only that.
+        alone: Role of the pictures of `lq` when there is no gt source: a set that makes lq on the device has "gt" alone.
     """
 
     def __init__(
@@ -53,8 +57,12 @@ class PictureReader:
         augment: Augment,
         reading: Reading,
         problems: list[str] | None = None,
+        damage: LqDamage | None = None,
+        alone: Literal["lq", "gt"] = "lq",
     ) -> None:
+        self.alone = alone
         _require_plane(augment.scale)
+        self.damage = damage or LqDamage()
         self.title, self.augment, self.reading, self.scale = title, augment, reading, augment.scale
         self._recipe = lq.recipe if isinstance(lq, ShrunkSource) else ""
         self.lq_is_made = bool(self._recipe)
@@ -75,7 +83,7 @@ class PictureReader:
     @property
     def sources(self) -> dict[str, Source]:
         """The sources by role."""
-        return {"lq": self.lq} if self.gt is None else {"lq": self.lq, "gt": self.gt}
+        return {self.alone: self.lq} if self.gt is None else {"lq": self.lq, "gt": self.gt}
 
     def white(self, dtype: np.dtype) -> float:
         """Intensity of 1.0."""
@@ -92,10 +100,19 @@ class PictureReader:
             if gt.dtype != lq.dtype:
                 raise DataError(f"{paths['lq']} is {lq.dtype}, {paths['gt']} is {gt.dtype}")
             images["gt"] = self._fit(lq, gt, paths)
-        name = output_name(self._named_by[index], self._keep_folders)
+        name = self.output_name(index)
         if rng is None:
             whole = {role: self._colour(role, image, white, augmented=False) for role, image in images.items()}
-            return Sample({r: np.require(i, requirements=["C", "W"]) for r, i in whole.items()}, name, paths, white)
+            whole = {role: np.require(image, requirements=["C", "W"]) for role, image in whole.items()}
+            is_luma = self.reading.color != "rgb" and lq.shape[-1] == 3
+            return Sample(
+                whole,
+                name,
+                paths,
+                white,
+                luma=("limited" if self.reading.color == "y" else "full") if is_luma else "",
+                chroma=chroma(lq) if is_luma else None,
+            )
         augment = self.augment
         try:
             draw = augment.draw(rng, lq.shape[:-1], white)
@@ -106,8 +123,13 @@ class PictureReader:
             if cut.shape[-1] == 1 and self.reading.color == "rgb":
                 cut = np.repeat(cut, 3, axis=-1)
             turned = augment.turn(augment.jitter(cut, draw, white), draw)
-            images[role] = self._colour(role, turned, white, augmented=True)
+            final = self.damage(turned, rng, white) if role == "lq" else turned
+            images[role] = self._colour(role, final, white, augmented=True)
         return Sample(images, name, paths, white)
+
+    def output_name(self, index: int) -> str:
+        """Stem for output files, unique in the set."""
+        return output_name(self._named_by[index], self._keep_folders)
 
     def fits(self, lq_shape: tuple[int, ...], gt_shape: tuple[int, ...]) -> bool:
         """Whether gt is lq times the scale: exactly for training on crops, else up to less than one step more."""
@@ -128,8 +150,8 @@ class PictureReader:
     def _colour(self, role: str, image: np.ndarray, white: float, *, augmented: bool) -> np.ndarray:
         if role == "gt" and not augmented:
             return image  # metrics take luma, or compare grey with grey, from the file's own integers
-        if self.reading.color == "y":
-            return luma(image, white).astype(np.float32)
+        if self.reading.color != "rgb":
+            return (luma(image, white) if self.reading.color == "y" else luma_full(image)).astype(np.float32)
         return np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image
 
     def prepare(self, progress: bool) -> None:
@@ -187,10 +209,13 @@ class PictureReader:
         return total
 
     def check(self) -> None:
-        """DataError naming every problem of the files: see `checks.check_files`."""
+        """DataError naming every problem of the files: see `checks.check_files`. Warns of known double uses."""
         findings = Findings(self.title)
         check_files(self, findings, self._cache_failures)
         findings.refuse()
+        gt = self.sources.get("gt")
+        for line in known_pictures(gt) if gt is not None else ():
+            _log.warning("%s: %s", self.title, line)
 
     def _cache_failures(self) -> dict[int, str]:
         self.prepare(progress=True)
@@ -207,7 +232,7 @@ class PictureReader:
     def describe(self) -> str:
         """One line: how many, the first pair, where lq comes from, the cache."""
         count = f"{len(self)} {'pictures' if self.gt is None else 'pairs'}"
-        lq = "lq made from gt" if self.lq_is_made else f"lq {self.lq.label(0)}"
+        lq = "lq made from gt" if self.lq_is_made else f"{self.alone} {self.lq.label(0)}"
         first = f"first {lq}" if self.gt is None else f"first gt {self.gt.label(0)}, {lq}"
         return f"{self.title}: {count}, {first}; cache {self._decide_cache()[1]}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 
@@ -13,13 +14,19 @@ class Sample:
 
     Attributes:
         images: Named arrays (*S, C). "lq" always, "gt" when there is one; any further array has the geometry of
-            either. RGB order, uint8 or uint16; float32 in the file's units for luma (`color: y`).
+            either. A dataset with `on_device` may leave out what that will make. RGB order, uint8 or uint16; float32 in the file's units for luma (`color: y`).
         name: Stem for output files, unique within its dataset.
         paths: Where "lq" and "gt" came from, for messages and reports.
         white: Intensity of 1.0 in the file's units: 255, 65535 or 2**bit_depth - 1.
+        luma: Range of lq's luma when lq is luma of a colour picture.
+        chroma: In evaluation its colour, (*S, 2): Cb and Cr of lq.
+        draw: What chance decided that `on_device` is to carry out: plain values and small arrays.
     """
 
     images: dict[str, np.ndarray]
     name: str
     paths: dict[str, str]
     white: float
+    draw: Any = None
+    luma: Literal["", "limited", "full"] = ""
+    chroma: np.ndarray | None = None

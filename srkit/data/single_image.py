@@ -23,13 +23,16 @@ class SingleImageDataset(PictureDataset):
         dataroot_lq: str,
         meta_info_file: str | None = None,
         io_backend: Literal["disk", "lmdb"] = "disk",
-        color: Literal["rgb", "y"] = "rgb",
+        recursive: bool = False,
+        color: Literal["rgb", "y", "y_full"] = "rgb",
         bit_depth: int | None = None,
         check: Literal["auto", "full", "off"] = "auto",
         on_error: Literal["raise", "skip"] = "raise",
         max_pixels: int = 100_000_000,
     ) -> None:
-        folders = Folders(meta_info_file=meta_info_file, lmdb=io_backend == "lmdb", max_pixels=max_pixels)
+        folders = Folders(
+            meta_info_file=meta_info_file, lmdb=io_backend == "lmdb", recursive=recursive, max_pixels=max_pixels
+        )
         lq, problems = folders.open("dataroot_lq", dataroot_lq)
         reading = Reading(color=color, bit_depth=bit_depth, cache="none", check=check, on_error=on_error)
         augment = Augment(scale=(1, 1))

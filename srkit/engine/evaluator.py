@@ -18,7 +18,7 @@ from srkit.data.sample import Sample
 from srkit.engine.distributed import Group
 from srkit.engine.restorer import Restorer
 from srkit.errors import DataError, DivergedError
-from srkit.imaging.colour import luma, quantize
+from srkit.imaging.colour import full_from_limited, limited_from_full, luma, quantize, with_chroma
 from srkit.imaging.files import write_image
 from srkit.imaging.resize import imresize, nearest_upscale
 from srkit.metrics.protocol import Protocol
@@ -50,11 +50,12 @@ class NamedMetric:
 
 @dataclass(frozen=True)
 class EvalSet:
-    """Pictures to measure on. Without metrics (or without gt) pictures are only restored and saved."""
+    """Pictures to measure on, and their scale per axis. Without metrics (or without gt) they are only restored and saved."""
 
     name: str
     dataset: Any
     metrics: tuple[NamedMetric, ...]
+    scale: tuple[int, ...]
     num_workers: int = 0
 
 
@@ -96,7 +97,6 @@ class Evaluator:
 
     Args:
         sets: What to measure on.
-        scale: Output size over input size, per axis.
         group: Pictures are dealt out over its ranks; every rank gets all rows.
         baselines: Whether to measure interpolation too (computed once, then remembered).
         progress: Whether to draw a bar on a terminal.
@@ -105,13 +105,11 @@ class Evaluator:
     def __init__(
         self,
         sets: Sequence[EvalSet],
-        scale: tuple[int, ...],
         group: Group,
         baselines: bool = True,
         progress: bool = False,
     ) -> None:
         self.sets = list(sets)
-        self.scale = scale
         self.group = group
         self.baselines = baselines
         self.progress = progress and group.is_main and sys.stdout.isatty()
@@ -146,14 +144,17 @@ class Evaluator:
         baseline_rows: list[Row] = []
         samples = eval_samples(item.dataset, mine, item.num_workers)
         for sample in tqdm(samples, item.name, len(mine), leave=False, disable=not self.progress):
-            sr = self._restore(restorer, sample, item.name)
+            restored = self._restore(restorer.at_scale(item.scale), sample, item.name)
+            sr = quantize(restored, _file_type(sample), sample.white)
             if save_as is not None:
-                write_image(save_as(sample.name), sr)
+                write_image(save_as(sample.name), _in_colour(restored, sample, item.scale))
             rows.extend(self._measure(item, sample, method, sr))
             if want_baselines and "gt" in sample.images:
                 for name, enlarge in BASELINES.items():
-                    enlarged = _as_file(enlarge(sample.images["lq"], self.scale), sample)
-                    baseline_rows.extend(self._measure(item, sample, name, enlarged))
+                    enlarged = enlarge(sample.images["lq"], item.scale)
+                    if sample.luma == "full":
+                        enlarged = limited_from_full(enlarged, sample.white)
+                    baseline_rows.extend(self._measure(item, sample, name, _as_file(enlarged, sample)))
             if len(kept) < examples:
                 kept.append({**sample.images, "sr": sr})
             tick()
@@ -165,10 +166,13 @@ class Evaluator:
 
     @staticmethod
     def _restore(restorer: Restorer, sample: Sample, set_name: str) -> np.ndarray:
+        """sr, 1.0 is white, not clipped; luma in limited range."""
         sr = restorer(sample.images["lq"], sample.white)
         if not np.isfinite(sr).all():
             raise DivergedError(f"{set_name}/{sample.name}: the network's output is not finite; use earlier weights")
-        return quantize(sr, _file_type(sample), sample.white)
+        if sample.luma == "full":
+            sr = limited_from_full(sr)
+        return sr
 
     def _measure(self, item: EvalSet, sample: Sample, method: str, sr: np.ndarray) -> Iterator[Row]:
         gt = sample.images.get("gt")
@@ -177,10 +181,10 @@ class Evaluator:
         if sr.shape[:-1] != gt.shape[:-1]:
             raise DataError(
                 f"{item.name}/{sample.name}: sr is {sr.shape[:-1]}, gt is {gt.shape[:-1]} ({sample.paths.get('gt')}); "
-                f"lq and gt do not differ by scale {self.scale}"
+                f"lq and gt do not differ by scale {item.scale}"
             )
         for named in item.metrics:
-            prepared = named.protocol.prepare(sr, gt, self.scale, sample.white)
+            prepared = named.protocol.prepare(sr, gt, item.scale, sample.white)
             value = named.metric(prepared.sr, prepared.gt, prepared.data_range)
             yield Row(sample.name, method, named.name, f"{named.protocol.name}#{named.protocol.hash}", float(value))
 
@@ -198,7 +202,14 @@ def _as_file(image: np.ndarray, sample: Sample) -> np.ndarray:
     return quantize(image / sample.white, _file_type(sample), sample.white)
 
 
-def check_metrics(item: EvalSet, scale: tuple[int, ...]) -> None:
+def _in_colour(restored: np.ndarray, sample: Sample, scale: tuple[int, ...]) -> np.ndarray:
+    """What is written: luma gets the bicubic enlargement of lq's chroma, all else is itself."""
+    if sample.chroma is not None:
+        restored = with_chroma(full_from_limited(restored), imresize(sample.chroma / sample.white, scale))
+    return quantize(restored, _file_type(sample), sample.white)
+
+
+def check_metrics(item: EvalSet) -> None:
     """Measures gt of the first picture against itself, to refuse at once what no picture of the set can be measured with.
 
     Raises: DataError naming set and metric.
@@ -212,7 +223,7 @@ def check_metrics(item: EvalSet, scale: tuple[int, ...]) -> None:
     sr = quantize(luma(gt, sample.white) / sample.white, gt.dtype, sample.white) if channels < gt.shape[-1] else gt
     for named in item.metrics:
         try:
-            prepared = named.protocol.prepare(sr, gt, scale, sample.white)
+            prepared = named.protocol.prepare(sr, gt, item.scale, sample.white)
             if prepared.gt.size <= _QUICK_VALUES:
                 named.metric(prepared.sr, prepared.gt, prepared.data_range)
         except DataError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -84,14 +84,14 @@ def weights_keys(path: Path) -> list[WeightsKey]:
 
 
 def read_model(path: Path, key: WeightsKey | None = None) -> ModelFile:
-    """Reads srkit's, BasicSR's or a bare state dict.
+    """Reads srkit's, BasicSR's or a bare state dict, the last from a .safetensors file too.
 
     Args:
         key: Which weights; None takes `params_ema` when present, else `params`.
 
     Raises: WeightsError when the file is a training state, lacks the key, or holds non-finite weights.
     """
-    content = load_tensors(path)
+    content = _load_safetensors(path) if path.suffix == ".safetensors" else load_tensors(path)
     if not isinstance(content, dict):
         raise WeightsError(f"{path}: holds a {type(content).__name__}, expected a state dict")
     if "optimizers" in content or "optimizer" in content or "training" in content:
@@ -110,8 +110,24 @@ def read_model(path: Path, key: WeightsKey | None = None) -> ModelFile:
     return ModelFile(path, used, tensors, info)
 
 
+def _load_safetensors(path: Path) -> dict[str, Any]:
+    try:
+        from safetensors.torch import load_file
+    except ImportError:
+        raise WeightsError(
+            f"{path}: reading it needs the package safetensors; pip install 'srkit[community]'"
+        ) from None
+    try:
+        return dict(load_file(path))
+    except FileNotFoundError:
+        raise WeightsError(f"{path}: no such file") from None
+    except Exception as error:  # safetensors raises its own type and OSError for bad files
+        raise WeightsError(f"{path}: damaged or not a safetensors file ({error})") from error
+
+
 def _pick(path: Path, content: dict[str, Any], key: WeightsKey | None) -> tuple[str, dict[str, Any]]:
-    named = [k for k in ("params_ema", "params", "state_dict") if isinstance(content.get(k), dict)]
+    known = ("params_ema", "params", "state_dict", "generator", "discriminator")
+    named = [k for k in known if isinstance(content.get(k), dict)]
     if key is not None:
         if key not in named:
             raise WeightsError(f"{path}: has no weights under '{key}'; found {', '.join(named) or 'a bare state dict'}")
@@ -130,17 +146,24 @@ def _strip(name: str) -> str:
 def load_weights(network: nn.Module, model: ModelFile, strict: bool = True) -> list[str]:
     """Copies weights into a network; returns one line per kind of mismatch that `strict=False` let pass.
 
+    A network that knows published files of other keys has a function `own_name(published) -> key`, or, where that is not
+    enough, `translated(state) -> (state, note)`, whose note says what network the weights are of.
+
     Raises: WeightsError with the first ten missing, unexpected and mis-shaped keys; also when nothing fits at all.
     """
     own = network.state_dict()
-    missing = [k for k in own if k not in model.state]
-    unexpected = [k for k in model.state if k not in own]
+    rename: Callable[[str], str] = getattr(network, "own_name", str)
+    translate = getattr(network, "translated", None)
+    state, note = translate(model.state) if translate else (model.state, "")
+    given = {rename(name): value for name, value in state.items()}
+    missing = [k for k in own if k not in given]
+    unexpected = [k for k in given if k not in own]
     shaped = [
         f"{k} {tuple(v.shape)} in the file, {tuple(own[k].shape)} in the network"
-        for k, v in model.state.items()
+        for k, v in given.items()
         if k in own and own[k].shape != v.shape
     ]
-    fits = {k: v for k, v in model.state.items() if k in own and own[k].shape == v.shape}
+    fits = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
     lines = [
         f"{len(keys)} {what}: {_first(keys)}"
         for what, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", shaped))
@@ -151,6 +174,7 @@ def load_weights(network: nn.Module, model: ModelFile, strict: bool = True) -> l
             f"{model.path} ('{model.key}') does not fit {type(network).__name__}:\n  "
             + "\n  ".join(lines)
             + ("\n  no key fits at all" if not fits else "")
+            + (f"\n  {note}" if note else "")
         )
     network.load_state_dict(fits, strict=False)
     return lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -27,7 +28,7 @@ class OptimizerStep:
         settings: Mapping[str, Any],
         network: nn.Module,
         schedule: Schedule,
-        clip: tuple[Literal["norm", "value"], float] | None,
+        clip: tuple[Literal["norm", "value", "value_over_lr"], float] | None,
     ) -> None:
         self.parameters: list[Tensor] = [p for p in network.parameters() if p.requires_grad]
         self.schedule = schedule
@@ -70,12 +71,19 @@ class OptimizerStep:
         return [p.grad for p in self.parameters if p.grad is not None]
 
     def clip_gradients(self) -> Tensor:
-        """Clips in place and returns the total norm before clipping, a 0-d tensor."""
-        if self.clip and self.clip[0] == "norm":
-            return nn.utils.clip_grad_norm_(self.parameters, self.clip[1])
+        """Clips in place and returns the total norm before clipping, a 0-d tensor.
+
+        Source of "value_over_lr", which bounds the step and not the gradient: Kim et al. 2016, arXiv:1511.04587,
+        section 3.2.
+        """
+        kind, limit = self.clip or (None, 0.0)
+        if kind == "norm":
+            return nn.utils.clip_grad_norm_(self.parameters, limit)
         norm = nn.utils.get_total_norm(self.gradients())
-        if self.clip:
-            nn.utils.clip_grad_value_(self.parameters, self.clip[1])
+        if kind == "value_over_lr":
+            limit = limit / self.lr if self.lr > 0 else math.inf
+        if kind is not None:
+            nn.utils.clip_grad_value_(self.parameters, limit)
         return norm
 
     def step(self, found_inf: Tensor) -> None:

@@ -42,7 +42,7 @@ def metrics_json(results: Sequence[SetResult], about: Mapping[str, Any]) -> str:
 
 
 def table_md(results: Sequence[SetResult], model: str = "model") -> str:
-    """Markdown table, one line per set and method; a model below bicubic is marked."""
+    """Markdown tables: one a set, a line a method; of several sets also one a metric. A model below bicubic is marked."""
     blocks = []
     for result in results:
         if not result.rows:
@@ -57,8 +57,28 @@ def table_md(results: Sequence[SetResult], model: str = "model") -> str:
             values = [_format(result, method, m.name, model) for m in result.metrics]
             lines.append(f"| {result.name} | {result.images} | {method} | " + " | ".join(values) + " |")
         blocks.append("\n".join(lines) + "\n")
-    text = "\n".join(blocks)
+    text = "\n".join([*blocks, *_across(results, model)])
     return text + "\n(!) below bicubic-matlab\n" if "(!)" in text else text
+
+
+def _across(results: Sequence[SetResult], model: str) -> list[str]:
+    """One table a metric with a column for each set, where all sets have the same metrics and methods."""
+    measured = [r for r in results if r.rows]
+    if len(measured) < 2 or any(
+        (r.metrics, r.methods()) != (measured[0].metrics, measured[0].methods()) for r in measured
+    ):
+        return []
+    tables = []
+    for metric in measured[0].metrics:
+        lines = [
+            f"| {metric.name} | " + " | ".join(r.name for r in measured) + " |",
+            "|---" * (1 + len(measured)) + "|",
+        ]
+        for method in measured[0].methods():
+            values = " | ".join(_format(r, method, metric.name, model) for r in measured)
+            lines.append(f"| {method} | {values} |")
+        tables.append("\n".join(lines) + "\n")
+    return tables
 
 
 def _format(result: SetResult, method: str, metric: str, model: str) -> str:

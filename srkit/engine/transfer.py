@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,6 +15,8 @@ from torch import Tensor
 from srkit.data.loader import HostBatch
 
 T = TypeVar("T")
+Finish = Callable[[Mapping[str, Tensor], Sequence[Any]], Mapping[str, Tensor]]
+"""A dataset's `on_device`: (arrays, draws of the samples) -> the arrays of the finished batch."""
 
 _PATIENCE_S = 5.0  # for the item being drawn when the reader ends; a hanging loader takes longer and is left behind
 
@@ -48,7 +50,8 @@ class Normalization:
 class Batch:
     """One micro-batch on the device. `lq` and `gt` as the network sees them, (B, C, *S).
 
-    `extras` are further tensors that share lq's or gt's geometry (edges, masks), in [0, 1].
+    `extras` are further tensors that share lq's or gt's geometry: other forms of gt (names that begin with "gt_"), as
+    the network would see them, and edges, masks and the like, in [0, 1].
     """
 
     lq: Tensor
@@ -56,16 +59,27 @@ class Batch:
     extras: dict[str, Tensor]
     names: list[str]
 
+    def target(self, name: str) -> Tensor:
+        """What a loss compares with: "gt", or another form of it."""
+        return self.gt if name == "gt" else self.extras[name]
+
 
 def to_float(image: Tensor, white: float) -> Tensor:
     """(B, *S, C) integers to (B, C, *S) floats in [0, 1]."""
     return image.movedim(-1, 1).float().div(white).contiguous()
 
 
-def to_device(host: HostBatch, device: torch.device, normalization: Normalization) -> Batch:
-    images = {name: to_float(tensor.to(device, non_blocking=True), host.white) for name, tensor in host.images.items()}
-    lq, gt = normalization.apply(images.pop("lq")), normalization.apply(images.pop("gt"))
-    return Batch(lq, gt, images, host.names)
+def to_device(
+    host: HostBatch, device: torch.device, normalization: Normalization, finish: Finish | None = None
+) -> Batch:
+    """The batch on the device, completed by `finish`."""
+    images: Mapping[str, Tensor] = {
+        name: to_float(tensor.to(device, non_blocking=True), host.white) for name, tensor in host.images.items()
+    }
+    if finish is not None:
+        images = finish(images, host.draws)
+    seen = {n: normalization.apply(t) if n in ("lq", "gt") or n.startswith("gt_") else t for n, t in images.items()}
+    return Batch(seen.pop("lq"), seen.pop("gt"), seen, host.names)
 
 
 def on_side_stream(

@@ -29,6 +29,30 @@ def luma_full(image: np.ndarray) -> np.ndarray:
     return _weighted(image, FULL_WEIGHTS, 0.0)
 
 
+def limited_from_full(y: np.ndarray, white: float = 1.0) -> np.ndarray:
+    """Limited-range luma from full-range luma, in the same units."""
+    return y * (219 / 255) + LIMITED_OFFSET * white
+
+
+def full_from_limited(y: np.ndarray, white: float = 1.0) -> np.ndarray:
+    """Full-range luma from limited-range luma, in the same units."""
+    return (y - LIMITED_OFFSET * white) * (255 / 219)
+
+
+def chroma(image: np.ndarray) -> np.ndarray:
+    """Cb and Cr of BT.601, full range, around 0: (*S, 3) RGB to (*S, 2) float64, in the picture's units."""
+    y = luma_full(image)[..., 0]
+    return np.stack([(image[..., 2] - y) / 1.772, (image[..., 0] - y) / 1.402], axis=-1)
+
+
+def with_chroma(y_full: np.ndarray, cb_cr: np.ndarray) -> np.ndarray:
+    """RGB (*S, 3) from full-range luma (*S, 1) and chroma (*S, 2) as `chroma` gives it, not clipped."""
+    y = y_full[..., 0]
+    red, blue = y + 1.402 * cb_cr[..., 1], y + 1.772 * cb_cr[..., 0]
+    green = (y - FULL_WEIGHTS[0] * red - FULL_WEIGHTS[2] * blue) / FULL_WEIGHTS[1]
+    return np.stack([red, green, blue], axis=-1)
+
+
 def _weighted(image: np.ndarray, weights: tuple[float, float, float], offset: float) -> np.ndarray:
     if image.shape[-1] == 1:
         return image.astype(np.float64)

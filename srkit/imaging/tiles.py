@@ -62,7 +62,7 @@ def tiled(
         scale: Output size / input size per axis.
         tile: Size the network sees per axis, overlaps included; an axis shorter than it is taken whole.
         overlap: Lq pixels per axis by which a tile reaches beyond its kept part on inner sides.
-        extras: Maps of lq's geometry, (B, C_any, *S), cut the same way (edges computed once on the whole).
+        extras: Maps cut alongside, (B, C_any, *S) or at the output's size (an edge map computed once on the whole).
 
     Shape: returns (B, C_out, *S * scale) on lq's device, in the type `restore` returns.
     Raises: RefusedError when tile and overlap leave nothing, or a result has not `scale` times its tile's size.
@@ -70,12 +70,15 @@ def tiled(
     space = lq.shape[2:]
     if not len(space) == len(scale) == len(tile) == len(overlap):
         raise RefusedError(f"lq has {len(space)} axes; scale {scale}, tile {tile}, overlap {overlap} must have as many")
-    if any(extra.shape[2:] != space for extra in extras):
-        raise RefusedError(f"extra maps of {[tuple(e.shape[2:]) for e in extras]} do not fit lq of {tuple(space)}")
+    factors = [_map_factors(extra, space, scale) for extra in extras]
     out: Tensor | None = None
     for spans in itertools.product(*map(tile_spans, space, tile, overlap)):
         seen = _spatial(slice(s.start, s.stop) for s in spans)
-        result = restore(lq[seen], *(extra[seen] for extra in extras))
+        cut = (
+            extra[_spatial(slice(s.start * f, s.stop * f) for s, f in zip(spans, times))]
+            for extra, times in zip(extras, factors)
+        )
+        result = restore(lq[seen], *cut)
         wanted = tuple((s.stop - s.start) * f for s, f in zip(spans, scale))
         if tuple(result.shape[2:]) != wanted:
             raise RefusedError(f"the network made {tuple(result.shape[2:])} of a tile, scale {scale} wants {wanted}")
@@ -88,6 +91,16 @@ def tiled(
     if out is None:
         raise RefusedError(f"lq of {tuple(lq.shape)} has no pixels")
     return out
+
+
+def _map_factors(extra: Tensor, space: Sequence[int], scale: Sequence[int]) -> Sequence[int]:
+    """Pixels of a map per lq pixel, for each axis."""
+    for times in ((1,) * len(space), scale):
+        if tuple(extra.shape[2:]) == tuple(n * f for n, f in zip(space, times)):
+            return times
+    raise RefusedError(
+        f"a map of {tuple(extra.shape[2:])} fits neither lq of {tuple(space)} nor its enlargement by {tuple(scale)}"
+    )
 
 
 def _spatial(slices: Iterable[slice]) -> tuple[EllipsisType | slice, ...]:

@@ -36,7 +36,7 @@ class GANLoss(nn.Module):
         real_label_range: Instead of real_label_val, in the discriminator's turn: drawn uniformly for each picture.
         fake_label_range: The same for restored pictures.
         relativistic: See above; on with model_type ESRGANModel.
-        detach_mean: In the discriminator's turn keep the gradient off the relativistic means, as BasicSR does.
+        detach_mean: Keep the gradient off the relativistic means, in both turns. BasicSR does so in the discriminator's.
 
     Shape: logits (B, ...) of equal shape for both kinds.
     Raises: RefusedError for labels outside [0, 1] and for a relativistic loss that is undefined (wgan).
@@ -84,9 +84,10 @@ class GANLoss(nn.Module):
         if not self.relativistic:
             return self._wish(fake)
         real = real.detach()
+        mean_fake, mean_real = self._means(fake, real)
         swapped = [
-            self._criterion(real - fake.mean(), False, soft=False),
-            self._criterion(fake - real.mean(), True, soft=False),
+            self._criterion(real - mean_fake, False, soft=False),
+            self._criterion(fake - mean_real, True, soft=False),
         ]
         return torch.stack(swapped).mean()
 
@@ -94,13 +95,15 @@ class GANLoss(nn.Module):
         """What the discriminator minimises, the sum of "real" and "fake"."""
         if not self.relativistic:
             return {"real": self._criterion(real, True), "fake": self._criterion(fake, False)}
-        mean_fake, mean_real = fake.mean(), real.mean()
-        if self.detach_mean:
-            mean_fake, mean_real = mean_fake.detach(), mean_real.detach()
+        mean_fake, mean_real = self._means(fake, real)
         return {
             "real": self._criterion(real - mean_fake, True) / 2,
             "fake": self._criterion(fake - mean_real, False) / 2,
         }
+
+    def _means(self, fake: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+        means = fake.mean(), real.mean()
+        return (means[0].detach(), means[1].detach()) if self.detach_mean else means
 
     def _wish(self, fake: Tensor) -> Tensor:
         """That restored pictures are taken for real; hinge asks without its margin."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from srkit.metrics.edges import EdgeF1, EdgePrecision, EdgeRecall
 from srkit.metrics.errors import MAE, MSE, PSNR
 from srkit.metrics.msssim import MSSSIM
 from srkit.metrics.protocol import PROTOCOLS, Prepared, Protocol, custom_protocol, protocol_named
@@ -15,6 +16,9 @@ __all__ = [
     "PROTOCOLS",
     "PSNR",
     "SSIM",
+    "EdgeF1",
+    "EdgePrecision",
+    "EdgeRecall",
     "Prepared",
     "Protocol",
     "custom_protocol",

@@ -12,6 +12,7 @@ import numpy as np
 
 from srkit.errors import DataError, RefusedError, did_you_mean
 from srkit.imaging.colour import luma, luma_full
+from srkit.imaging.edges import edge_map
 from srkit.metrics.msssim import MSSSIM_WINDOW
 from srkit.metrics.ssim import SSIM_WINDOW
 
@@ -32,7 +33,7 @@ class Protocol:
 
     Attributes:
         name: Versioned name; any change of the other fields needs a new one.
-        colour: "y" compares luma only, "rgb" all channels, "values" volumes as they are.
+        colour: "y" compares luma only, "rgb" all channels, "values" volumes as they are, "edges" the pictures' Canny maps.
         y_range: BT.601 range of luma, "limited" (16 to 235, what papers use) or "full"; "none" unless colour is "y".
         rounding: "file" compares what an integer file would hold, "none" the floats.
         border: Pixels left out on every side: "scale" (per axis) or a number; 0 is none.
@@ -46,7 +47,7 @@ class Protocol:
     """
 
     name: str
-    colour: Literal["y", "rgb", "values"]
+    colour: Literal["y", "rgb", "values", "edges"]
     y_range: Literal["limited", "full", "none"] = "none"
     rounding: Literal["file", "none"] = "file"
     border: int | Literal["scale"] = "scale"
@@ -76,7 +77,8 @@ class Protocol:
         Args:
             sr, gt: (*S, C) of equal S; under rounding "file" of one integer type (see `quantize`). A colour sr of a
                 grey gt is reduced to full-range luma, its brightness on gt's own scale. A one-channel sr of a colour gt
-                is limited-range luma already (`color: y`), and is compared with gt's where that is what is measured.
+                is limited-range luma already (`color: y`), and is compared with gt's where that is what is measured;
+                where edges are, it is a map of them already.
             scale: One number per axis, for border "scale".
             white: Intensity of full white in the arrays: 255, 65535, 2**bit_depth - 1, or 1.0. Under data_range
                 "gt-set" the set's gt maximum minus minimum.
@@ -86,12 +88,15 @@ class Protocol:
         self._check(sr, gt, white)
         pair = []
         for image in (sr, gt):
-            if gt.shape[-1] == 1:
+            if self.colour == "edges":
+                image = edge_map(image, white) if image.shape[-1] == gt.shape[-1] else image / white
+            elif gt.shape[-1] == 1:
                 image = luma_full(image)
             elif self.colour == "y":
                 image = luma(image, white) if self.y_range == "limited" else luma_full(image)
             pair.append(_without_border(image, self._border(scale)).astype(np.float64, copy=False))
         span = float(gt.max() - gt.min()) if self.data_range == "gt-volume" else float(white)
+        span = 1.0 if self.colour == "edges" else span
         if not span > 0:
             raise DataError(f"{self.name}: data_range must be above 0, got {span}; is gt constant?")
         return Prepared(pair[0], pair[1], span)
@@ -104,11 +109,11 @@ class Protocol:
     def _check(self, sr: np.ndarray, gt: np.ndarray, white: float) -> None:
         if gt.ndim != self.axes + 1 or sr.shape[:-1] != gt.shape[:-1]:
             raise DataError(f"{self.name}: sr {sr.shape} and gt {gt.shape} must be of one size, {self.axes}D")
-        is_luma = sr.shape[-1] == 1 and self.y_range == "limited"
-        if sr.shape[-1] != gt.shape[-1] and gt.shape[-1] != 1 and not is_luma:
+        is_measured = sr.shape[-1] == 1 and (self.y_range == "limited" or self.colour == "edges")
+        if sr.shape[-1] != gt.shape[-1] and gt.shape[-1] != 1 and not is_measured:
             raise DataError(
                 f"{self.name}: sr has {sr.shape[-1]} channels, gt {gt.shape[-1]}; a luma network (color: y) is measured with "
-                "test_y_channel: true or protocol: natural-y-v1"
+                "test_y_channel: true or protocol: natural-y-v1, an edge map with EdgeF1, EdgePrecision or EdgeRecall"
             )
         if self.rounding == "none":
             return
@@ -157,17 +162,18 @@ def protocol_named(name: str) -> Protocol:
     return PROTOCOLS[name]
 
 
-def custom_protocol(crop_border: int | None, test_y_channel: bool) -> Protocol:
+def custom_protocol(crop_border: int | None, test_y_channel: bool, edges: bool = False) -> Protocol:
     """What `crop_border` and `test_y_channel` of a BasicSR option file spell out, named `custom:<hash>`.
 
     Args:
         crop_border: Pixels left out on every side; 0 is none, None as many as the scale.
         test_y_channel: Compare limited-range luma instead of RGB.
+        edges: Compare edge maps, which are made from luma anyway.
     """
     protocol = Protocol(
         name="custom",
-        colour="y" if test_y_channel else "rgb",
-        y_range="limited" if test_y_channel else "none",
+        colour="edges" if edges else "y" if test_y_channel else "rgb",
+        y_range="limited" if test_y_channel and not edges else "none",
         border="scale" if crop_border is None else crop_border,
     )
     return replace(protocol, name=f"custom:{protocol.hash}")

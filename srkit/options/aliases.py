@@ -10,6 +10,8 @@ ALIASES: Mapping[str, Mapping[str, str]] = {
         "SRModelMicroscopy": "Supervised",
         "SRGANModel": "Adversarial",
         "ESRGANModel": "Adversarial",
+        "RealESRNetModel": "Supervised",
+        "RealESRGANModel": "Adversarial",
     },
     "metric": {
         "calculate_psnr": "PSNR",

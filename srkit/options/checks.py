@@ -19,6 +19,8 @@ def check(sections: Sections) -> list[Problem]:
         problems += _dataset(("datasets", phase), item, sections)
     if sections.train is not None:
         problems += [*_schedule(sections.train), *_training(sections.train), *_adversaries(sections.train, sections)]
+        problems += _targets(sections.train, sections)
+    problems += _edge_maps(sections)
     return problems
 
 
@@ -32,7 +34,8 @@ def _needed(s: Sections) -> Iterator[Problem]:
         ):
             if not s.given(place):
                 yield Problem(place, f"missing; {why}")
-        if s.train is not None and not s.train.image_losses():
+        needs_image_loss = canonical("recipe", str(s.raw.get("model_type"))) != "EdgeAdversarial"
+        if s.train is not None and not s.train.image_losses() and needs_image_loss:
             yield Problem(("train",), "no loss is given; add pixel_opt: {type: L1Loss}")
         if "train" in s.datasets and not s.given(("datasets", "train", "batch_size_per_gpu")):
             yield Problem(("datasets", "train", "batch_size_per_gpu"), "missing; it has no default in training")
@@ -80,10 +83,24 @@ def _dataset(place: Place, item: DatasetOptions, s: Sections) -> Iterator[Proble
         yield Problem((*place, "std"), f"found {len(item.std)} values, but mean has {len(item.mean)}")
     gt_size = item.options.get("gt_size")
     if gt_size is not None and s.scale is not None:
-        yield from _crop((*place, "gt_size"), gt_size, s.scale)
+        for scale in [s.scale] if item.scales is None else [(n,) * len(s.scale) for n in item.scales]:
+            yield from _crop((*place, "gt_size"), gt_size, scale)
+    if item.scales is not None and s.scale is not None:
+        yield from _scales((*place, "scales"), item, s.scale)
     signature = s.context.catalog.get("dataset", item.type)
     if item.io_backend and item.io_backend.type != "disk" and signature and "io_backend" not in signature.names:
         yield Problem((*place, "io_backend", "type"), f"{item.type} reads plain files only; write disk")
+
+
+def _scales(place: Place, item: DatasetOptions, scale: tuple[int, ...]) -> Iterator[Problem]:
+    found = list(item.scales or ())
+    if not found or len(set(found)) < len(found):
+        yield Problem(place, f"found {found}, expected different scales")
+    elif place[1] == "train" and (len(set(scale)) > 1 or scale[0] not in found):
+        yield Problem(place, f"found {found} without the top-level scale {scale[0]}, which the network is built for")
+    lq = item.options.get("dataroot_lq")
+    if lq is not None and "{scale}" not in f"{lq} {item.options.get('filename_tmpl', '')}":
+        yield Problem(place, f"found with dataroot_lq '{lq}'; write {{scale}} where a folder or name holds the number")
 
 
 def _crop(place: Place, gt_size: object, scale: tuple[int, ...]) -> Iterator[Problem]:
@@ -155,6 +172,20 @@ def _losses(train: TrainSection) -> Iterator[tuple[Place, LossOptions]]:
         yield ("train", "losses", name), item
 
 
+def _targets(train: TrainSection, s: Sections) -> Iterator[Problem]:
+    """A loss on the sharpened gt needs batches that hold it."""
+    item = s.datasets.get("train")
+    signature = s.context.catalog.get("dataset", item.type) if item else None
+    if item is None or signature is None:
+        return
+    for place, loss in _losses(train):
+        if loss.target == "gt_usm" and "gt_usm" not in signature.names:
+            text = f"found 'gt_usm', which {item.type} does not make; write gt, or train on RealESRGANDataset"
+            yield Problem((*place, "target"), text)
+        elif loss.target == "gt_usm" and item.options.get("gt_usm") is False:
+            yield Problem((*place, "target"), "found 'gt_usm', but datasets.train.gt_usm is false")
+
+
 def _idle_iteration(train: TrainSection) -> int | None:
     """The first iteration in which nothing teaches the generator."""
     spans = sorted((item.start_iter, item.stop_iter or train.total_iter) for _, item in _losses(train))
@@ -169,7 +200,7 @@ def _idle_iteration(train: TrainSection) -> int | None:
 def _adversaries(train: TrainSection, s: Sections) -> Iterator[Problem]:
     """A discriminator, its loss, its optimizer and the recipe that plays it come together."""
     recipe = canonical("recipe", str(s.raw.get("model_type")))
-    if recipe == "Adversarial":
+    if recipe in ("Adversarial", "EdgeAdversarial"):
         for place, why in (
             (("network_d",), "a discriminator"),
             (("train", "gan_opt"), "an adversarial loss such as gan_opt: {type: GANLoss, gan_type: vanilla}"),
@@ -187,3 +218,22 @@ def _adversaries(train: TrainSection, s: Sections) -> Iterator[Problem]:
                 yield Problem(
                     place, f"model_type {found} has no discriminator; write SRGANModel or ESRGANModel, or remove it"
                 )
+
+
+def _edge_maps(s: Sections) -> Iterator[Problem]:
+    """What makes edge maps is trained and measured as such."""
+    model_type = s.raw.get("model_type")
+    if canonical("recipe", str(model_type)) != "EdgeAdversarial":
+        if s.network_g is not None and s.network_g.type == "EdgeGenerator":
+            yield Problem(("network_g", "type"), "EdgeGenerator makes edge maps; write model_type: EdgeAdversarial")
+        return
+    if s.network_d is not None and (signature := s.context.catalog.get("arch", s.network_d.type)):
+        default = {argument.name: argument.default for argument in signature.arguments}.get("num_in_ch")
+        if s.network_d.options.get("num_in_ch", default) == 3:
+            yield Problem(("network_d", "num_in_ch"), "found 3, expected 4: it is shown gt and an edge map")
+    if s.val is not None and s.val.protocol is not None:
+        yield Problem(("val", "protocol"), f"found {s.val.protocol}, which measures pictures, not edge maps; remove it")
+    for name, metric in s.val.metrics.items() if s.val is not None else ():
+        if metric.type in ("PSNR", "SSIM", "MSSSIM", "MSE", "MAE"):
+            text = f"{metric.type} measures pictures, not edge maps; write EdgeF1, EdgePrecision or EdgeRecall"
+            yield Problem(("val", "metrics", name), text)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError, ValidationInfo, create_model, model_validator
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo, create_model, model_validator
 
-from srkit.errors import nearest
+from srkit.errors import RefusedError, nearest
 from srkit.options.aliases import spellings
 from srkit.options.catalog import Catalog, Context
+from srkit.options.live import family_signature
 from srkit.options.problems import Problem, found
 from srkit.options.section import Section, collected, problems_of
 from srkit.options.signatures import Argument, Signature
@@ -26,9 +27,6 @@ from srkit.options.values import (
     describe,
     option_type,
 )
-
-SCALE_ARGUMENTS = ("scale", "upscale")
-"""Filled by build.py from the top-level scale; a file may repeat them."""
 
 
 class ComponentOptions(Section):
@@ -61,11 +59,12 @@ class ComponentOptions(Section):
             raise collected([*problems_of(error, raw), *_scale_problems(raw, signature, info.context.scale)]) from None
         if problems := _scale_problems(raw, signature, info.context.scale):
             raise collected(problems)
-        own, options = {}, {}
+        own, options = {}, dict(given.model_extra or {})
+        filled = {a.name for a in signature.arguments if a.is_scale}
         for field, spec in type(given).model_fields.items():
             if field in given.model_fields_set and field in cls.model_fields:
                 own[field] = getattr(given, field)
-            elif field in given.model_fields_set and spec.alias not in SCALE_ARGUMENTS:
+            elif field in given.model_fields_set and spec.alias and spec.alias not in filled:
                 options[spec.alias] = getattr(given, field)
         return handler({**own, "type": signature.name, "options": options})
 
@@ -84,6 +83,9 @@ class LossOptions(ComponentOptions):
     loss_weight: Num = Field(default=1.0, description="Factor on the loss in the sum of losses.")
     start_iter: Natural = Field(default=0, description="Iteration from which the loss counts.")
     stop_iter: Count | None = Field(default=None, description="Iteration from which it does not count any more.")
+    target: Literal["gt", "gt_usm"] = Field(
+        default="gt", description="What it compares with: gt, or the sharpened gt that RealESRGANDataset hands out."
+    )
 
 
 class MetricOptions(ComponentOptions):
@@ -118,6 +120,11 @@ class DatasetOptions(ComponentOptions):
     )
     io_backend: BackendSection | None = Field(
         default=None, description="How the pictures are stored; default: plain files."
+    )
+    scales: tuple[Count, ...] | None = Field(
+        default=None,
+        description="Several scales for a network that takes one with each call: training draws one for each batch, an "
+        "evaluation measures each as a set <name>_x<scale>. '{scale}' in paths and filename_tmpl stands for the number.",
     )
     batch_size_per_gpu: Count = Field(
         default=1, description="Samples in a batch of one process; required in datasets.train."
@@ -155,7 +162,10 @@ def _signature(cls: type[ComponentOptions], raw: Any, catalog: Catalog) -> Signa
     name = raw["type"]
     if not isinstance(name, str):
         raise collected([Problem(("type",), f"found {found(name)}, expected the name of a {cls.kind} ({known})")])
-    signature = catalog.get(cls.kind, name)
+    try:
+        signature = catalog.get(cls.kind, name) or family_signature(cls.kind, name)
+    except RefusedError as error:  # the package is missing, or has no class of that name
+        raise collected([Problem(("type",), str(error))]) from None
     if signature is not None:
         return signature
     if not catalog.is_complete:
@@ -170,6 +180,12 @@ def _model_of(cls: type[ComponentOptions], signature: Signature, catalog: Catalo
     if model is None:
         model = catalog.models[cls, signature.name] = flat_model(cls, signature)
     return model
+
+
+class _OpenSection(Section):
+    """A section of a class that takes keys it does not name; they are warned about one by one."""
+
+    model_config = ConfigDict(extra="allow")
 
 
 def flat_model(cls: type[ComponentOptions], signature: Signature) -> type[Section]:
@@ -189,13 +205,14 @@ def flat_model(cls: type[ComponentOptions], signature: Signature) -> type[Sectio
         if argument.name not in own:  # an own key of that name wins: the loader, not the class, uses it
             # The prefix keeps names such as `copy` or `schema` clear of pydantic's own.
             fields[f"option_{argument.name}"] = (_type_of(argument, signature), _field_of(argument))
-    model: type[Section] = create_model(signature.name, __base__=Section, **fields)
+    base = _OpenSection if signature.is_open else Section
+    model: type[Section] = create_model(signature.name, __base__=base, **fields)
     model.unknown = f"{signature.name} takes no such option"
     return model
 
 
 def _type_of(argument: Argument, signature: Signature) -> Any:
-    if argument.name in SCALE_ARGUMENTS:
+    if argument.is_scale:
         return IntOrPerAxis
     trouble = "the key 'type' names the class itself" if argument.name == "type" else argument.trouble
     if not trouble:
@@ -208,9 +225,9 @@ def _type_of(argument: Argument, signature: Signature) -> Any:
 
 
 def _field_of(argument: Argument) -> Any:
-    is_required = argument.required and argument.name not in SCALE_ARGUMENTS
+    is_required = argument.required and not argument.is_scale
     default = argument.default
-    if argument.name in SCALE_ARGUMENTS or (default is ... and not is_required):
+    if argument.is_scale or (default is ... and not is_required):
         default = None
     return Field(... if is_required else default, alias=argument.name, description=argument.description or None)
 
@@ -221,7 +238,7 @@ def _scale_problems(raw: dict[str, Any], signature: Signature, scale: tuple[int,
         return []
     problems = []
     for argument in signature.arguments:
-        if argument.name not in SCALE_ARGUMENTS:
+        if not argument.is_scale:
             continue
         stated = raw.get(argument.name)
         per_axis = tuple(stated) if isinstance(stated, list) else (stated,) * len(scale)

@@ -18,6 +18,8 @@ _TRAIN_ONLY: Mapping[str, tuple[Any, ...]] = {
     "use_rot": (False,),
     "color_jitter_prob": (0,),
     "color_jitter_shift": (0,),
+    "lq_dropout_prob": (0,),
+    "lq_jpeg_prob": (0,),
     "use_shuffle": (False,),
     "batch_size_per_gpu": (1,),
     "dataset_enlarge_ratio": (1,),
@@ -38,8 +40,19 @@ def warnings(options: Options, sections: Sections, launcher: str | None) -> list
     return [
         *_without_effect(options, sections, launcher),
         *_loader(sections),
+        *_unnamed(options, sections),
         *(_schedule(options.train) if options.train and sections.mode == "train" else ()),
     ]
+
+
+def _unnamed(options: Options, s: Sections) -> Iterator[Problem]:
+    """Options of a class of another project that only its `**kwargs` takes."""
+    for name, item in options.networks.items():
+        signature = s.context.catalog.get("arch", item.type)
+        if signature is not None and signature.is_open:
+            for key in item.options.keys() - set(signature.names):
+                text = f"{item.type} names no such option; its **kwargs takes it, and a slip would pass unnoticed"
+                yield Problem((name, key), text)
 
 
 def _idle(place: Place, why: str) -> Problem:
@@ -55,8 +68,11 @@ def _without_effect(options: Options, s: Sections, launcher: str | None) -> Iter
             yield _idle(("path", "strict_load_g"), "without pretrain_network_g")
         if path.param_key_g is not None:
             yield _idle(("path", "param_key_g"), "without pretrain_network_g")
-    if path.pretrain_network_d is None and not path.strict_load_d:
-        yield _idle(("path", "strict_load_d"), "without pretrain_network_d")
+    if path.pretrain_network_d is None:
+        if not path.strict_load_d:
+            yield _idle(("path", "strict_load_d"), "without pretrain_network_d")
+        if path.param_key_d is not None:
+            yield _idle(("path", "param_key_d"), "without pretrain_network_d")
     val = options.val
     if val.suffix is not None and not val.save_img:
         yield _idle(("val", "suffix"), "without save_img: true")
@@ -83,6 +99,9 @@ def _in_training(options: Options, s: Sections) -> Iterator[Problem]:
             yield _idle(("train", "net_d_init_iters"), "without network_d")
         if options.path.pretrain_network_d is not None:
             yield _idle(("path", "pretrain_network_d"), "without network_d")
+    features = options.train.feature_matching_opt if options.train else None
+    if features is not None and features.target != "gt":
+        yield _idle(("train", "feature_matching_opt", "target"), "beside gan_opt, whose target gives the maps")
     if options.path.resume_state is None and options.path.ignore_resume_networks:
         yield _idle(("path", "ignore_resume_networks"), "unless a checkpoint is resumed")
 
@@ -114,6 +133,15 @@ def _loader(s: Sections) -> Iterator[Problem]:
         yield _idle((*place, "num_prefetch_queue"), "without prefetch_mode: cpu")
     if "color_jitter_shift" in train.options and not train.options.get("color_jitter_prob"):
         yield _idle((*place, "color_jitter_shift"), "without color_jitter_prob")
+    if train.options.get("queue_size"):
+        yield _idle((*place, "queue_size"), "in srkit: every sample of a batch has a degradation of its own")
+    for key, needed in (
+        ("lq_dropout_holes", "lq_dropout_prob"),
+        ("lq_dropout_size", "lq_dropout_prob"),
+        ("lq_jpeg_quality", "lq_jpeg_prob"),
+    ):
+        if key in train.options and not train.options.get(needed):
+            yield _idle((*place, key), f"without {needed}")
     if "crop_type" in train.options and not train.options.get("gt_size"):
         yield _idle((*place, "crop_type"), "without gt_size")
     if "dataroot_lq" in train.options and train.options["dataroot_lq"] and "lq_resize" in train.options:

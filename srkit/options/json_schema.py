@@ -9,8 +9,9 @@ from typing import Any
 from srkit.options.aliases import ALIASES, spellings
 from srkit.options.catalog import Catalog
 from srkit.options.components import COMPONENTS, flat_model
+from srkit.options.realesrgan import MODELS, TOP_LEVEL
 from srkit.options.schema import MAX_SCALE, Options
-from srkit.options.signatures import PACKAGE_ROOTS, scan
+from srkit.options.signatures import PACKAGE_ROOTS, REGISTRIES, scan
 
 DIALECT = "http://json-schema.org/draft-07/schema#"
 _MAY_BE_EMPTY = ("path", "val", "logger", "dist_params", "network_g", "train")
@@ -26,17 +27,23 @@ def build_schema(roots: Sequence[Path] = PACKAGE_ROOTS) -> dict[str, Any]:
     schema = Options.model_json_schema()
     definitions = schema["$defs"]
     for cls in COMPONENTS:
-        choices = []
+        choices: list[dict[str, Any]] = []
         for name in catalog.names(cls.kind):
             signature = catalog.signatures[cls.kind][name]
             part = flat_model(cls, signature).model_json_schema()
             definitions.update(part.pop("$defs", {}))
             definitions[f"{cls.kind}_{name}"] = part
             choices.append({"$ref": f"#/$defs/{cls.kind}_{name}"})
+        for family in next(r.families for r in REGISTRIES.values() if r.kind == cls.kind):
+            word: dict[str, Any] = {"description": f"A {cls.kind} of the package {family}.", "pattern": f"^{family}/"}
+            choices.append({"type": "object", "properties": {"type": word}, "required": ["type"]})
         definitions[cls.__name__] = {"description": cls.__doc__, "anyOf": choices}
     properties = schema["properties"]
     recipes = [s for name in catalog.names("recipe") for s in spellings("recipe", name)]
     properties["model_type"] = {"description": properties["model_type"]["description"], "enum": recipes}
+    for key, home in TOP_LEVEL.items():
+        text = f"Real-ESRGAN's place for {home}; read where model_type is {' or '.join(MODELS)}."
+        properties[key] = {"description": text}
     number = {"type": "integer", "minimum": 1, "maximum": MAX_SCALE}
     scale = {"anyOf": [number, {"type": "array", "items": number, "minItems": 1, "maxItems": 3}]}
     properties["datasets"]["additionalProperties"] = False  # beside the pattern of its keys

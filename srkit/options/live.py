@@ -1,4 +1,4 @@
-"""Components that are not srkit's own: imports the user's modules and reads their registered classes."""
+"""Components that are not srkit's own: imports the user's modules and reads the classes registered there."""
 
 from __future__ import annotations
 
@@ -9,12 +9,23 @@ import sys
 import traceback
 import typing
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from srkit.errors import OptionError, SrkitError, did_you_mean
+from srkit.foreign.basicsr_names import basicsr_names
+from srkit.foreign.declare import is_declared
 from srkit.options.problems import Problem
-from srkit.options.signatures import CATCH_ALL, REGISTRIES, Argument, Signature, describe_arguments
+from srkit.options.signatures import (
+    CATCH_ALL,
+    REGISTRIES,
+    SCALE_ARGUMENTS,
+    Argument,
+    Signature,
+    describe_arguments,
+)
+from srkit.options.values import UnsupportedType, option_type
 
 _WITHOUT_OPTIONS = ("builtins", "torch", "typing", "abc")
 """Packages whose constructors (nn.Module's) are inherited by components and take no options."""
@@ -22,6 +33,8 @@ _WITHOUT_OPTIONS = ("builtins", "torch", "typing", "abc")
 
 def import_all(names: Sequence[str], beside: Path) -> list[Problem]:
     """Imports what an option file names under `imports`; this runs the user's code. Returns what failed.
+
+    Files written for BasicSR find its registries and helpers (srkit.foreign.basicsr_names).
 
     Args:
         names: Modules on the Python path, or .py files relative to the current directory, else to `beside`.
@@ -37,12 +50,18 @@ def import_all(names: Sequence[str], beside: Path) -> list[Problem]:
 
 
 def _import(name: str, beside: Path) -> None:
-    module = _make_importable(name, beside) if name.endswith(".py") else name
+    file = _find(name, beside) if name.endswith(".py") else None
+    module = _make_importable(file) if file else name
     try:
-        importlib.import_module(module)
+        with basicsr_names(file):
+            importlib.import_module(module)
     except SrkitError as error:  # registering a taken name
         raise OptionError("", [f"importing {name!r} failed: {error}"]) from error
     except Exception as error:  # a user's module may raise anything
+        package = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+        if package not in ("", module.partition(".")[0]) and importlib.util.find_spec(package) is None:
+            text = f"importing {name!r} failed: it needs the package '{package}', which is not installed"
+            raise OptionError("", [f"{text} (pip install {package})"]) from error
         frames = [f for f in traceback.extract_tb(error.__traceback__) if "importlib" not in f.filename]
         where = f" ({frames[-1].filename}:{frames[-1].lineno})" if len(frames) > 1 else ""
         path = f"{name.replace('.', '/')}.py"
@@ -52,8 +71,7 @@ def _import(name: str, beside: Path) -> None:
         raise OptionError("", [f"importing {name!r} failed: {type(error).__name__}: {error}{where}{hint}"]) from error
 
 
-def _make_importable(name: str, beside: Path) -> str:
-    """Puts a file's folder at the end of the Python path, so that loader workers can import it too."""
+def _find(name: str, beside: Path) -> Path:
     path = Path(name).expanduser()
     candidates = [path.resolve(), (beside / path).resolve()]
     file = next((c for c in candidates if c.is_file()), None)
@@ -62,6 +80,11 @@ def _make_importable(name: str, beside: Path) -> str:
         raise OptionError(
             "", [f"no file {candidates[0]} nor {candidates[1]}" + (did_you_mean(path.name, near) if near else "")]
         )
+    return file
+
+
+def _make_importable(file: Path) -> str:
+    """Puts a file's folder at the end of the Python path, so that loader workers can import it too. Returns the module."""
     if not file.stem.isidentifier():
         raise OptionError("", [f"{file.name} cannot be imported: rename it to letters, digits and underscores"])
     if str(file.parent) not in sys.path:
@@ -92,14 +115,26 @@ def registered(known: Mapping[str, Mapping[str, Signature]]) -> tuple[dict[str, 
                 added[registry.kind][name] = live_signature(registry.kind, cls)
             elif cls.__module__.partition(".")[0] != "srkit":
                 clashes.append(
-                    f"{registry.kind} '{name}' of {cls.__module__} is also srkit's own ({own.place}); rename it"
+                    f"{registry.kind} '{name}' of {cls.__module__} is also srkit's own ({own.place}); rename it, "
+                    "or leave its import out"
                 )
     return added, clashes
+
+
+def family_signature(kind: str, name: str) -> Signature | None:
+    """The signature of a class such as `spandrel/RCAN`; None when the name is of no family.
+
+    Raises: RefusedError when the family's package is not installed or has no such class.
+    """
+    registry = next(r for r in REGISTRIES.values() if r.kind == kind)
+    return live_signature(kind, registry.get(name)) if registry.is_of_family(name) else None
 
 
 def live_signature(kind: str, cls: type) -> Signature:
     """The signature of an imported class, equal to what `signatures.scan` reads from its source."""
     docs = inspect.getdoc(cls) or ""
+    if is_declared(cls):
+        return _foreign_signature(kind, cls, docs)
     owner = next(c for c in cls.__mro__ if "__init__" in vars(c))
     arguments: tuple[Argument, ...] = ()
     if owner.__module__.partition(".")[0] not in _WITHOUT_OPTIONS:
@@ -122,5 +157,51 @@ def _arguments(owner: type, docs: Mapping[str, str]) -> list[Argument]:
             required = p.default is p.empty
             reason = "" if p.name in hints else trouble or "it has no type annotation"
             default = ... if required else p.default
-            arguments.append(Argument(p.name, hints.get(p.name), required, default, docs.get(p.name, ""), reason))
+            arguments.append(
+                Argument(
+                    p.name,
+                    hints.get(p.name),
+                    required,
+                    default,
+                    docs.get(p.name, ""),
+                    reason,
+                    p.name in SCALE_ARGUMENTS,
+                )
+            )
     return arguments
+
+
+def _foreign_signature(kind: str, cls: Any, docs: str) -> Signature:
+    """Of a class that was not written for srkit: arguments without a type take what resembles their default."""
+    parameters = inspect.signature(cls).parameters.values()
+    sentences = describe_arguments(docs)
+    arguments = []
+    for p in parameters:
+        if p.kind is p.VAR_KEYWORD:
+            continue
+        required, is_scale = p.default is p.empty, p.name in cls.scale_options
+        default = ... if required else p.default
+        annotation = int if is_scale else _foreign_type(p)
+        arguments.append(Argument(p.name, annotation, required, default, sentences.get(p.name, ""), is_scale=is_scale))
+    place = f"{cls.__module__}.{cls.__qualname__}"
+    is_open = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    return Signature(kind, cls.__name__, place, tuple(arguments), docs.partition("\n")[0], is_open)
+
+
+def _foreign_type(p: inspect.Parameter) -> Any:
+    if p.annotation is not p.empty:
+        with suppress(UnsupportedType):  # a type of that project's own; the default tells what a file may say
+            option_type(p.annotation)
+            return typing.Optional[p.annotation] if p.default is None else p.annotation  # noqa: UP045 - known only here
+    return next((kind for cls, kind in _RESEMBLING if isinstance(p.default, cls)), Any)
+
+
+_RESEMBLING: tuple[tuple[Any, Any], ...] = (
+    (bool, bool),
+    (int, int | float | list),  # `res_scale=1` means any number, `img_size=64` may be one number per axis
+    (float, int | float),
+    (str, str | None),
+    ((list, tuple), list),
+    (dict, dict),
+)
+"""Default of an argument without a type -> what may be given for it; None or no default: anything."""

@@ -18,6 +18,7 @@ from srkit.options.hints import with_hint
 from srkit.options.live import import_all
 from srkit.options.problems import MAX_REPORTED, Places, Problem
 from srkit.options.reader import read_file
+from srkit.options.realesrgan import in_srkit_places
 from srkit.options.schema import Options, ValSection
 from srkit.options.section import problems_of
 from srkit.options.sections import Mode, valid_scale, valid_sections
@@ -51,10 +52,10 @@ def load_options(
     if debug:
         data, more = apply_debug(data)
         forced |= more
-    places = Places(document.lines, forced)
+    data, places, moved = in_srkit_places(data, Places(document.lines, forced))
     catalog = make_catalog(roots, import_all(_imports(data), Path(path).resolve().parent))
     context = Context(catalog, valid_scale(data))
-    problems += [*document.problems, *catalog.problems]
+    problems += [*document.problems, *catalog.problems, *moved]
     options: Options | None = None
     try:
         options = Options.model_validate(data, context=context)
@@ -87,7 +88,7 @@ def _resolved(options: Options, model_type: Any) -> Options:
     datasets: dict[str, DatasetOptions] = {
         phase: item.model_copy(update={"phase": phase}) for phase, item in options.datasets.items()
     }
-    update: dict[str, Any] = {"datasets": datasets, "val": _with_metrics(options.val)}
+    update: dict[str, Any] = {"datasets": datasets, "val": _with_metrics(options.val, options.model_type)}
     if model_type == "ESRGANModel" and options.train is not None:
         update["train"] = _relativistic(options.train)
     return options.model_copy(update=update)
@@ -101,9 +102,14 @@ def _relativistic(train: TrainSection) -> TrainSection:
     return train.model_copy(update={"gan_opt": loss})
 
 
-def _with_metrics(val: ValSection) -> ValSection:
-    """PSNR and SSIM on RGB with the scale as border, when the file names neither metrics nor a protocol."""
+def _with_metrics(val: ValSection, recipe: str) -> ValSection:
+    """The recipe's own metrics, when the file names neither metrics nor a protocol; the border is the scale."""
     if val.protocol is not None or "metrics" in val.model_fields_set:
         return val
-    metrics = {key: MetricOptions(type=key.upper(), options={}) for key in ("psnr", "ssim")}
+    types = _EDGE_METRICS if recipe == "EdgeAdversarial" else _PICTURE_METRICS
+    metrics = {name: MetricOptions(type=kind, options={}) for name, kind in types.items()}
     return val.model_copy(update={"metrics": metrics})
+
+
+_PICTURE_METRICS = {"psnr": "PSNR", "ssim": "SSIM"}
+_EDGE_METRICS = {"edge_f1": "EdgeF1", "edge_precision": "EdgePrecision", "edge_recall": "EdgeRecall"}

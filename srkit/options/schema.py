@@ -49,7 +49,13 @@ class PathSection(Section):
         default=None, description="Weights to take from it; default: params_ema when there, else params."
     )
     strict_load_g: Flag = Field(default=True, description="Refuse a model file whose keys or shapes differ.")
+    pretrain_parts: dict[Label, Text] = Field(
+        default={}, description="Model files for parts of network_g by the part's name, such as edge in EdgeSRGAN."
+    )
     pretrain_network_d: Text | None = Field(default=None, description="Model file network_d starts from.")
+    param_key_d: Literal["params", "params_ema"] | None = Field(
+        default=None, description="Weights to take from that file; default as for param_key_g."
+    )
     strict_load_d: Flag = Field(default=True, description="Refuse a file for network_d whose keys or shapes differ.")
     resume_state: Text | None = Field(
         default=None, description="Checkpoint folder or BasicSR .state file to go on from."
@@ -69,7 +75,8 @@ class ValSection(Section):
     suffix: Label | None = Field(default=None, description="Added to file names after an underscore; ~ adds nothing.")
     pbar: Flag = Field(default=True, description="Show a progress bar.")
     metrics: dict[Label, MetricOptions] = Field(
-        default={}, description="Metrics by name; default: psnr and ssim on RGB, border = scale."
+        default={},
+        description="Metrics by name; default: psnr and ssim on RGB, of edge maps edge_f1, edge_precision and edge_recall; border = scale.",
     )
     protocol: Text | None = Field(default=None, description="A named protocol instead of metrics.")
     precision: Literal["fp32", "bf16", "fp16"] = Field(

@@ -26,6 +26,9 @@ PACKAGE_ROOTS: tuple[Path, ...] = (
 )
 """Where srkit's own components are: folders (searched recursively) and files."""
 
+SCALE_ARGUMENTS = ("scale", "upscale")
+"""What srkit's classes call the enlargement; classes of other projects say it themselves."""
+
 CATCH_ALL = "it would swallow typing slips in an option file; name each argument"
 
 REGISTRIES: dict[str, Registry] = {
@@ -41,6 +44,7 @@ class Argument:
     Args:
         annotation: A typing object, or None where it cannot be expressed in YAML; `trouble` then says why.
         default: Its default, or `...` when it is computed.
+        is_scale: build.py fills it from the top-level scale; a file may repeat that.
     """
 
     name: str
@@ -49,17 +53,23 @@ class Argument:
     default: Any = ...
     description: str = ""
     trouble: str = ""
+    is_scale: bool = False
 
 
 @dataclass(frozen=True)
 class Signature:
-    """A component: what it is called, where it stands, what it takes."""
+    """A component: what it is called, where it stands, what it takes.
+
+    Args:
+        is_open: It takes further arguments that it does not name (a class of another project, with `**kwargs`).
+    """
 
     kind: str
     name: str
     place: str
     arguments: tuple[Argument, ...] = ()
     description: str = ""
+    is_open: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -176,7 +186,7 @@ def _argument(
             value = ast.literal_eval(default)
         except ValueError:  # computed, or a constant's name: known only when the class is imported
             value = ...
-    return Argument(name, kind, default is None, value, docs.get(name, ""), trouble)
+    return Argument(name, kind, default is None, value, docs.get(name, ""), trouble, name in SCALE_ARGUMENTS)
 
 
 def describe_arguments(docstring: str) -> dict[str, str]:

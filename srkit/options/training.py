@@ -124,7 +124,10 @@ SchedulerOptions = Annotated[
 class ClipOptions(Section):
     """Gradient clipping."""
 
-    type: Literal["norm", "value"] = Field(default="norm", description="Clip the total norm, or each value.")
+    type: Literal["norm", "value", "value_over_lr"] = Field(
+        default="norm",
+        description="Clip the total norm, each value, or each value at max divided by the current rate (VDSR).",
+    )
     max: Positive = Field(description="Largest norm or value.")
 
 

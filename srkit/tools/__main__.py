@@ -15,18 +15,28 @@ from srkit.errors import ExitCode
 
 TOOLS: Mapping[str, tuple[str, str]] = {
     "check": ("check", "all that a start would refuse, without starting"),
+    "check-pairs": ("check_pairs", "pairs that are shifted against each other, or are no pairs"),
+    "check-split": ("check_split", "groups, pictures and near copies that stand in two parts of a split"),
     "compare": ("compare", "one picture: lq, bicubic, sr and gt side by side"),
+    "degrade": ("degrade", "what a training set makes of its pictures: a page of examples, or pairs to validate on"),
     "example-data": ("example_data", "make a small paired data set from scikit-image's pictures"),
+    "import": ("import_weights", "weights that other projects saved, as model files of srkit"),
+    "import-options": ("import_options", "enhanced-srgan's hyper-parameters (JSON) as option files of its two phases"),
     "interpolate": ("interpolate", "networks between two trained ones, from PSNR to GAN"),
+    "join": ("joining", "tiles put together again to pictures"),
     "list": ("listing", "what `type:` can name: archs, datasets, losses, metrics, recipes"),
+    "lmdb": ("make_lmdb", "a folder of pictures as an LMDB folder, as BasicSR keeps it"),
+    "meta": ("meta_info", "a list of the pictures in a folder, for meta_info_file"),
     "schema": ("schema", "write the JSON schema that editors use"),
+    "slice": ("slicing", "cut pictures into tiles, lq and gt at once"),
+    "split": ("split", "part pictures into train, val and test by group: slide, patient, person"),
 }
 """Name on the command line -> module here, help."""
 
 
 def main(argv: Sequence[str] | None = None) -> ExitCode:
     words = list(sys.argv[1:] if argv is None else argv)
-    known = "\n".join(f"  {name:<14}{text}" for name, (_, text) in TOOLS.items())
+    known = "\n".join(f"  {name:<16}{text}" for name, (_, text) in TOOLS.items())
     overview = argparse.ArgumentParser(
         prog="srkit",
         description="Small tools around training and testing; `srkit TOOL -h` explains one.",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from typing import Literal
+from typing import Any, Literal
 
 from srkit.options import load_options
+
+_PAIRS = 20  # looked at for shifts, of each set
 
 
 def check(file: str, mode: Literal["train", "test"]) -> None:
@@ -25,6 +27,7 @@ def check(file: str, mode: Literal["train", "test"]) -> None:
         parts = build_parts(options, group)
         load_pretrained(parts)
         print(f"train: {build.describe_dataset(parts.dataset)}")
+        warn_of_shifts("train", parts.dataset)
         for name, network in parts.networks.items():
             print(f"{name}: {type(network).__name__}, {build.parameter_count(network):,} parameters")
         sets = parts.eval_sets
@@ -32,7 +35,21 @@ def check(file: str, mode: Literal["train", "test"]) -> None:
         sets = load_for_test(options, group)[1]
     for item in sets:
         print(f"{item.name}: {build.describe_dataset(item.dataset)}")
+        warn_of_shifts(item.name, item.dataset)
     print(f"{file}: no problem found")
+
+
+def warn_of_shifts(name: str, dataset: Any) -> None:
+    """Prints what some pairs of files show of a shift between their halves."""
+    from srkit.data.pairs import PictureDataset
+    from srkit.tools.check_pairs import look_at_pairs
+
+    reader = dataset.reader if isinstance(dataset, PictureDataset) else None
+    if reader is None or reader.gt is None or reader.lq_is_made:
+        return
+    report = look_at_pairs(reader.lq, reader.gt, reader.scale, _PAIRS)
+    if report.lines:
+        print(f"warning: {name}: {report.summary}; first: {report.lines[0]}")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

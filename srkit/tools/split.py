@@ -1,0 +1,89 @@
+"""`srkit split`: pictures parted by group, so that no slide, patient or person stands on two sides.
+
+Keys are sorted, then ordered by a hash of (seed, key), and cut by their number: the same on every machine, whatever the
+order of the folder. Files are listed, never moved.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import io
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from srkit.data.checks import Findings
+from srkit.data.folders import Folders
+from srkit.errors import DataError, RefusedError
+from srkit.tools.groups import add_key_arguments, keys_of
+from srkit.tools.writing import new_folder
+
+TABLE = "split.csv"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", help="pictures to part, high-resolution ones where there are pairs")
+    parser.add_argument("out", type=Path, help=f"new folder for the lists and {TABLE}")
+    add_key_arguments(parser, required=True)
+    parser.add_argument(
+        "--parts", nargs="+", default=["train=0.8", "val=0.1", "test=0.1"], help="NAME=SHARE of the groups"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--recursive", action="store_true", help="also the folders below")
+
+
+def run(flags: argparse.Namespace) -> None:
+    shares = parse_shares(flags.parts)
+    source, problems = Folders(recursive=flags.recursive).open("folder", flags.folder)
+    Findings("split", problems).refuse()
+    keys = keys_of(source.names, flags.key, flags.table)
+    parts = part_groups(keys.values(), shares, flags.seed)
+    rows = [(name, key, parts[key]) for name, key in keys.items()]
+    with new_folder(flags.out) as out:
+        for part in shares:
+            names = [f"{name}\n" for name, _, where in rows if where == part]
+            (out / f"{part}.txt").write_text("".join(names), encoding="utf-8", errors="surrogateescape")
+        table = io.StringIO()
+        writer = csv.writer(table, lineterminator="\n")
+        writer.writerow(["name", "key", "part", "seed"])
+        writer.writerows([*row, flags.seed] for row in rows)
+        (out / TABLE).write_text(table.getvalue(), encoding="utf-8", errors="surrogateescape")
+    for part in shares:
+        groups = sum(where == part for where in parts.values())
+        pictures = sum(where == part for _, _, where in rows)
+        print(f"{part}: {groups} groups, {pictures} pictures ({pictures / len(rows):.0%}) in {flags.out / part}.txt")
+
+
+def parse_shares(words: Iterable[str]) -> dict[str, float]:
+    """ "train=0.8" ... -> shares, which must sum to 1. Raises RefusedError."""
+    shares: dict[str, float] = {}
+    for word in words:
+        match = re.fullmatch(r"([A-Za-z0-9_-]+)=(\d*\.?\d+)", word)
+        if match is None or match[1] in shares or float(match[2]) == 0:
+            raise RefusedError(
+                f"--parts: found '{word}', expected different names with shares above 0, such as train=0.8"
+            )
+        shares[match[1]] = float(match[2])
+    if abs(sum(shares.values()) - 1) > 1e-6:
+        raise RefusedError(f"--parts: the shares sum to {sum(shares.values()):g}, expected 1")
+    return shares
+
+
+def part_groups(keys: Iterable[str], shares: Mapping[str, float], seed: int) -> dict[str, str]:
+    """Key -> part. Every part gets a group at least, and beyond that the number nearest to its share.
+
+    Raises: DataError when there are fewer groups than parts.
+    """
+    ordered = sorted(sorted(set(keys)), key=lambda key: hashlib.sha256(f"{seed}\0{key}".encode()).digest())
+    if len(ordered) < len(shares):
+        raise DataError(f"split: {len(ordered)} groups ({', '.join(ordered)}) cannot make {len(shares)} parts")
+    ends: list[int] = []
+    reached = 0.0
+    for number, share in enumerate(shares.values(), 1):
+        reached += share
+        low, high = (ends[-1] if ends else 0) + 1, len(ordered) - (len(shares) - number)
+        ends.append(min(max(int(reached * len(ordered) + 0.5), low), high))
+    starts = [0, *ends[:-1]]
+    return {key: part for part, start, end in zip(shares, starts, ends) for key in ordered[start:end]}
