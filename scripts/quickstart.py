@@ -39,8 +39,8 @@ def main() -> int:
     times["install"] = time.monotonic() - began
     again = ["--restart"] if options.restart else ["--auto_resume"]
     step("make data", "-m", "srkit.tools", "example-data", DATA)
-    step("train", "srkit/train.py", "-opt", f"options/train/{NAME}.yml", *again)
-    step("test", "srkit/test.py", "-opt", f"options/test/{NAME}.yml")
+    step("train", "srkit/train.py", "-opt", f"options/train/edsr/{NAME}.yml", *again)
+    step("test", "srkit/test.py", "-opt", f"options/test/edsr/{NAME}.yml")
     picture, crop = f"results/{NAME}/comparison.png", ["60", "140", "128", "128"]
     shown = [
         f"{DATA}/test/lq/chelsea.png",

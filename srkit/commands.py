@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -46,6 +47,9 @@ def guarded(work: Callable[[], ExitCode]) -> ExitCode:
     except KeyboardInterrupt:
         print("\nsrkit: stopped by Ctrl-C", file=sys.stderr)
         return ExitCode.INTERRUPTED
+    except BrokenPipeError:  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.OK
     except Exception:  # noqa: BLE001 - a bug: the traceback is the message, and the code must not be 0
         traceback.print_exc()
         print("\nsrkit: this is a bug; please report it with the lines above", file=sys.stderr, flush=True)

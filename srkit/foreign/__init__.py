@@ -1,1 +1,1 @@
-"""Networks written for other projects: arch files in BasicSR's manner, and the architectures of the package spandrel."""
+"""Other projects: arch files in BasicSR's manner, the architectures of the package spandrel, and files of weights."""

@@ -71,6 +71,16 @@ def _without_counterpart(data: Mapping[str, Any]) -> list[str]:
         "img_channels": (data["img_channels"], 3),
     }
     problems = [f"{key}: found {value}, expected {only}" for key, (value, only) in fixed.items() if value != only]
+    counts = {
+        "scale_factor": data["scale_factor"],
+        "batch_size": data["batch_size"],
+        "pretraining.num_epoch": data["pretraining"]["num_epoch"],
+        "pretraining.sched_step": data["pretraining"]["sched_step"],
+        "training.num_epoch": training["num_epoch"],
+    }
+    for key, value in counts.items():
+        if type(value) is not int or value < 1:
+            problems.append(f"{key}: found {value!r}, expected a whole number above 0")
     for key in ("sched_steps", "sched_gamma"):
         if training[f"d_{key}"] != training[f"g_{key}"]:
             problems.append(f"training.d_{key}: found another than g_{key}; srkit has one schedule for both networks")
@@ -78,6 +88,9 @@ def _without_counterpart(data: Mapping[str, Any]) -> list[str]:
         known = " or ".join(_CONTENT_LOSSES)
         problems.append(f"content_loss.loss_f: found {data['content_loss']['loss_f']!r}, expected {known}")
     for phase in ("pretraining", "training"):
+        crop = data[phase]["cr_patch_size"]
+        if not isinstance(crop, list) or len(crop) != 2 or crop[0] != crop[1]:
+            problems.append(f"{phase}.cr_patch_size: found {crop}, expected two equal sides, for crops are turned too")
         if not (data[phase]["train_datasets"] and data[phase]["val_datasets"]):
             problems.append(f"{phase}: train_datasets and val_datasets must each name a set")
     return problems
@@ -186,9 +199,8 @@ _VAL = {
 def _datasets(
     data: Mapping[str, Any], phase: Mapping[str, Any], train: Mapping[str, Any], val: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    crop = phase["cr_patch_size"]
     learning = {
-        "gt_size": crop[0] if len(set(crop)) == 1 else crop,
+        "gt_size": phase["cr_patch_size"][0],
         "use_hflip": True,
         "use_rot": True,
         "batch_size_per_gpu": data["batch_size"],

@@ -67,6 +67,7 @@ def with_edge(network: Found, edge: Found) -> Found:
     sizes = {f"edge_{name}": edge.options[name] for name in ("num_feat", "num_block")}
     return replace(
         network,
+        scale=network.scale or edge.scale,
         options={**network.options, **(sizes if network.arch == "EdgeSRGAN" else {"edges": "predicted"})},
         parts={**network.parts, "edge": edge.parts[""]},
         origin=f"{network.origin}; its edge network from {edge.origin}",

@@ -78,7 +78,7 @@ def read(content: Content) -> list[Found]:
             arch="FacesSR",
             assumed={"scale": 2, "padding": "zeros"},
             parts={"": state},
-            color="y",
-            origin=f"juanse77 Super-Resolution: {content.path.name}; trained on full-range luma; no licence stated",
+            color="y_full",
+            origin=f"juanse77 Super-Resolution: {content.path.name}; no licence stated",
         )
     ]
