@@ -15,6 +15,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -29,18 +30,24 @@ from srkit.engine.distributed import Group, choose_device
 from srkit.engine.experiment import Experiment, environment
 from srkit.engine.log import start_console
 from srkit.engine.stopping import StopRequest
+from srkit.engine.trainer import Trainer
 from srkit.imaging.files import write_image
 from srkit.imaging.resize import imresize
 from srkit.options import load_options
 
 
-def make_run(folder: Path, flags: argparse.Namespace) -> Path:
-    """Sixteen synthetic pairs and an option file that trains on them without ever validating or saving."""
+def write_pairs(folder: Path, scale: int) -> None:
+    """Sixteen pairs of noise, gt of 256 pixels."""
     draw = np.random.default_rng(0)
     for index in range(16):
         gt = draw.integers(0, 256, (256, 256, 3)).astype(np.uint8)
         write_image(folder / f"gt/{index}.png", gt)
-        write_image(folder / f"lq/{index}.png", imresize(gt, Fraction(1, 2)))
+        write_image(folder / f"lq/{index}.png", imresize(gt, Fraction(1, scale)))
+
+
+def make_run(folder: Path, flags: argparse.Namespace) -> Path:
+    """Synthetic pairs and an option file that trains on them without ever validating or saving."""
+    write_pairs(folder, 2)
     train = {
         "type": "PairedImageDataset", "dataroot_gt": f"{folder}/gt", "dataroot_lq": f"{folder}/lq", "gt_size": flags.gt_size,
         "use_hflip": True, "use_rot": True, "batch_size_per_gpu": flags.batch, "num_worker_per_gpu": flags.workers,
@@ -81,15 +88,31 @@ def main() -> None:
         flags.out.write_text(json.dumps(report, indent=1) + "\n")
 
 
-def measure(folder: Path, flags: argparse.Namespace) -> dict[str, object]:
-    options = load_options(make_run(folder, flags), mode="train")
+def open_trainer(folder: Path, option_file: Path) -> tuple[Trainer, Experiment]:
+    """The trainer that `srkit train` would start, silent; both are the caller's to close."""
+    options = load_options(option_file, mode="train")
     device, _ = choose_device("auto", 0)
     group = Group(0, 1, device)
     start_console(is_main=False)
     parts = build_parts(options, group)
-    experiment = Experiment(folder / "experiments", "overhead")
+    experiment = Experiment(folder / "experiments", options.name)
     experiment.open(keep=False)
-    trainer = assemble(parts, group, StopRequest(), experiment, manifest_meta(parts, group), None)
+    return assemble(parts, group, StopRequest(), experiment, manifest_meta(parts, group), None), experiment
+
+
+def timed(iteration: Callable[[], object], count: int, device: torch.device) -> tuple[float, float]:
+    """Seconds per iteration, of the clock and of all this process's threads."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    for _ in range(count):
+        iteration()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return (time.perf_counter() - wall) / count, (time.process_time() - cpu) / count
+
+
+def measure(folder: Path, flags: argparse.Namespace) -> dict[str, object]:
+    trainer, experiment = open_trainer(folder, make_run(folder, flags))
+    device = trainer.group.device
     bare = copy.deepcopy(trainer.networks["network_g"])
     optimizer = torch.optim.Adam(bare.parameters(), lr=1e-4, betas=(0.9, 0.99), fused=True)
     batch = next(trainer.batches)
@@ -107,16 +130,11 @@ def measure(folder: Path, flags: argparse.Namespace) -> dict[str, object]:
         trainer.log.step()
         trainer.between_iterations()
 
-    def timed(iteration: object) -> tuple[float, float]:
-        wall, cpu = time.perf_counter(), time.process_time()
-        for _ in range(flags.chunk):
-            iteration()  # type: ignore[operator]
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        return (time.perf_counter() - wall) / flags.chunk, (time.process_time() - cpu) / flags.chunk
+    def pair() -> tuple[tuple[float, float], tuple[float, float]]:
+        return timed(bare_iteration, flags.chunk, device), timed(our_iteration, flags.chunk, device)
 
-    timed(bare_iteration), timed(our_iteration)
-    pairs = [(timed(bare_iteration), timed(our_iteration)) for _ in range(flags.pairs)]
+    pair()
+    pairs = [pair() for _ in range(flags.pairs)]
     trainer.log.close()
     experiment.close()
     return {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from srkit.engine.ema import EMA
 from srkit.engine.evaluator import EvalSet, Evaluator
 from srkit.engine.experiment import Experiment
 from srkit.engine.log import TrainingLog, start_wandb
-from srkit.engine.model_file import ModelInfo, load_weights, read_model
+from srkit.engine.model_file import ModelFile, ModelInfo, load_weights, read_model
 from srkit.engine.precision import Precision, choose_precision
 from srkit.engine.restorer import Restorer
 from srkit.engine.saving import Saver, restore_snapshot
@@ -60,13 +60,13 @@ def build_parts(options: Options, group: Group) -> Parts:
             f"datasets.train: {len(dataset)} pictures x dataset_enlarge_ratio {item.dataset_enlarge_ratio} are fewer than "
             f"one batch of {per_update}; add pictures, raise dataset_enlarge_ratio or lower batch_size_per_gpu"
         )
-    eval_sets = build.build_eval_sets(options)
     build.seed_networks(options.manual_seed)
     networks = {
         name: build.build_network(part.type, part.options, options.scale) for name, part in options.networks.items()
     }
     losses, normalization = build.build_losses(options), build.build_normalization(options)
     try_parts(options, dataset, losses, normalization)
+    eval_sets = build.build_eval_sets(options, build.colour_of(item))
     part = options.networks["network_g"]
     if not normalization.is_identity and any(
         build.full_arch_options(part.type, part.options, options.scale).get("rgb_mean", ())
@@ -78,14 +78,18 @@ def build_parts(options: Options, group: Group) -> Parts:
     return Parts(options, options.train, dataset, eval_sets, networks, losses, normalization)
 
 
-def load_pretrained(parts: Parts, promised: Collection[Path] = ()) -> None:
+def load_pretrained(
+    parts: Parts, *, promised: Mapping[Path, nn.Module] | None = None, only: Collection[str] | None = None
+) -> None:
     """Starts networks from path.pretrain_network_g and _d, and parts of network_g from path.pretrain_parts, where given.
 
     Args:
-        promised: Folders whose files need not exist yet.
+        promised: Files that need not exist yet, each with a network whose keys and shapes it will have.
+        only: Networks to start, all by default.
 
     Raises: WeightsError; RefusedError for a part that network_g does not have.
     """
+    promised = promised or {}
     path, network = parts.options.path, parts.networks["network_g"]
     inner = dict(network.named_children())
     for name in path.pretrain_parts:
@@ -98,7 +102,10 @@ def load_pretrained(parts: Parts, promised: Collection[Path] = ()) -> None:
         ("network_d", parts.networks.get("network_d"), path.pretrain_network_d, path.param_key_d, path.strict_load_d),
     ):
         file = build.absolute(given)
-        if file is None or learner is None or (file.parent in promised and not file.exists()):
+        if file is None or learner is None or (only is not None and name.partition(".")[0] not in only):
+            continue
+        if file in promised and not file.exists():
+            load_weights(learner, ModelFile(file, "params", promised[file].state_dict(), None), strict)
             continue
         model = read_model(file, key)
         notes = load_weights(learner, model, strict)
@@ -119,7 +126,7 @@ def model_info(parts: Parts, name: str) -> ModelInfo:
         arch_options=build.full_arch_options(part.type, part.options, options.scale),
         scale=options.scale,
         normalization=parts.normalization,
-        color=str(options.datasets["train"].options.get("color", "rgb")),
+        color=build.colour_of(options.datasets["train"]) or "",
         iteration=0,
         experiment=options.name,
     )
@@ -166,8 +173,9 @@ def assemble(
     experiment: Experiment,
     meta: dict[str, Any],
     snapshot: Snapshot | None,
+    ignored: Collection[str] = (),
 ) -> Trainer:
-    """The trainer, at iteration 0 or where `snapshot` left it."""
+    """The trainer, at iteration 0 or where `snapshot` left it; `ignored` networks are not taken from it."""
     options, train, item = parts.options, parts.train, parts.options.datasets["train"]
     networks = {name: build.place(network, group.device) for name, network in parts.networks.items()}
     name, note = choose_precision(train.precision, train.use_amp, group.device)
@@ -221,7 +229,7 @@ def assemble(
     )
     trainer.validation.on_best = lambda iteration: saver.export_best(trainer)
     if snapshot:
-        restore_snapshot(trainer, snapshot, tuple(options.path.ignore_resume_networks))
+        restore_snapshot(trainer, snapshot, tuple(ignored))
         if group.is_main and snapshot.meta and not saver.is_exported(snapshot.iteration):
             saver.export(snapshot)  # the start before ended between the checkpoint and its weights for users
     return trainer

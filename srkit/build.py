@@ -38,6 +38,9 @@ _log = logging.getLogger("srkit")
 RUNTIME_ARCH_OPTIONS = frozenset({"use_checkpoint"})
 """Options that change how a network computes, not what: never compared with a model file."""
 
+INITIAL_ARCH_OPTIONS = frozenset({"init", "last_init"})
+"""Options that say what weights begin as: without meaning for trained ones."""
+
 
 def construct(registry: Registry, name: str, given: Mapping[str, Any], filled: Mapping[str, Any]) -> Any:
     """Builds a registered class.
@@ -105,6 +108,8 @@ def place(network: nn.Module, device: torch.device) -> nn.Module:
 def compiled(network: nn.Module) -> nn.Module:
     """A compiled module over the same weights. The bare one stays to be saved and validated: `_orig_mod.` then reaches no
     file, and pictures of many sizes do not compile anew."""
+    # Two turns walk back through one forward pass, so what it saved must outlive the first of them.
+    torch._functorch.config.donated_buffer = False
     module: nn.Module = torch.compile(network)  # type: ignore[assignment]
     return module
 
@@ -118,9 +123,19 @@ def build_dataset(item: DatasetOptions, scale: tuple[int, ...], color: str | Non
     """The dataset of one section. `io_backend`, and `color` unless the section says it, are handed over when taken."""
     if item.scales is None:
         return _one_dataset(item, item.options, scale, color)
-    return MixedScales(
-        {s: _one_dataset(item, _with_scale(item.options, s), (s,) * len(scale), color) for s in item.scales}
-    )
+    parts = {s: _one_dataset(item, _with_scale(item.options, s), (s,) * len(scale), color) for s in item.scales}
+    if finish_of(parts[item.scales[0]]) is not None:
+        raise RefusedError(
+            f"datasets.{item.phase}.scales: {item.type} finishes its batches on the device, at one scale; remove scales, or "
+            "train on PairedImageDataset"
+        )
+    return MixedScales(parts)
+
+
+def colour_of(item: DatasetOptions) -> str | None:
+    """What the pictures of a section are read as; None when its class knows no such choice."""
+    takes = inspect.signature(DATASETS.get(item.type)).parameters
+    return str(item.options.get("color", takes["color"].default)) if "color" in takes else None
 
 
 def _one_dataset(item: DatasetOptions, given: Mapping[str, Any], scale: tuple[int, ...], color: str | None) -> Any:
@@ -171,8 +186,19 @@ def build_metrics(options: Options) -> tuple[NamedMetric, ...]:
 
 
 def build_eval_sets(options: Options, color: str | None = None) -> list[EvalSet]:
-    """Every val*/test* dataset of the file, checked; `color` is what the network was trained on. Raises DataError."""
+    """Every val*/test* dataset of the file, checked; `color` is what the network was trained on, if that is known.
+
+    Raises: DataError; OptionError for a dataset whose own `color` is another.
+    """
     metrics = build_metrics(options)
+    evaluated = [phase for phase in options.datasets if phase.startswith(("val", "test"))]
+    problems = [
+        f"datasets.{phase}.color: found '{own}', but the network was trained on '{color}'; remove it"
+        for phase in evaluated
+        if (own := options.datasets[phase].options.get("color", color)) != color and color is not None
+    ]
+    if problems:
+        raise OptionError(str(options.source), problems)
     sets = []
     for phase, item in options.datasets.items():
         if phase.startswith(("val", "test")):

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import nn
 
 from srkit import build
 from srkit.assemble import Parts, assemble, build_parts, load_pretrained, manifest_meta
+from srkit.engine.checkpoint import CheckpointStore
 from srkit.engine.distributed import Group, join_group
 from srkit.engine.experiment import Experiment
 from srkit.engine.log import logger, start_console, start_log_file, timestamp
@@ -47,32 +49,50 @@ def train_phases(phases: Sequence[Options], flags: TrainFlags) -> ExitCode:
     stop.install()
     if note:
         logger.warning(note)
-    rehearse(phases, group)
+    rehearse(phases, group, goes_on=flags.auto_resume and not flags.restart)
     for options in phases:
         train_phase(options, flags, group, stop)
     group.close()
     return ExitCode.OK
 
 
-def rehearse(phases: Sequence[Options], group: Group) -> None:
+def rehearse(phases: Sequence[Options], group: Group, *, goes_on: bool = False) -> None:
     """Builds the later phases before the first one trains, so that what they lack is said tonight and not tomorrow.
 
-    A pretrained file that an earlier phase will write need not exist yet.
+    A pretrained file that an earlier phase will write need not exist yet, but its network must fit. A phase that `goes_on`
+    from a checkpoint needs none.
 
     Raises: RefusedError when two phases share a name, and what building raises.
     """
-    promised: set[Path] = set()
+    promised: dict[Path, nn.Module] = {}
+    folders: set[Path] = set()
     for number, options in enumerate(phases):
         root = build.absolute(options.path.experiments_root)
         assert root is not None
         models = root / options.name / "models"
-        if models in promised:
+        if models in folders:
             raise RefusedError(
                 f"two option files are named '{options.name}'; each phase needs an experiment of its own"
             )
+        folders.add(models)
         if number:
-            load_pretrained(build_parts(options, group), promised)
-        promised.add(models)
+            parts = build_parts(options, group)
+            if not (goes_on and CheckpointStore(models.parent / "training_states").folders()):
+                load_pretrained(parts, promised=promised)
+        if options is not phases[-1]:
+            for name, part in options.networks.items():
+                network = build.build_network(part.type, part.options, options.scale)
+                promised |= dict.fromkeys(model_files(options, models, name), network)
+
+
+def model_files(options: Options, models: Path, name: str) -> list[Path]:
+    """The files of the network of that option name which a training leaves in the folder `models`."""
+    assert options.train is not None
+    total, short = options.train.total_iter, name.replace("network_", "net_")
+    saves = range(0, total, options.logger.save_checkpoint_freq)[1:]
+    is_validated = any(phase.startswith(("val", "test")) for phase in options.datasets)
+    best = ["best"] if name == "network_g" and is_validated else []
+    return [models / f"{short}_{label}.pth" for label in (*saves, total, "latest", *best)]
 
 
 def train_phase(options: Options, flags: TrainFlags, group: Group, stop: StopRequest) -> None:
@@ -102,13 +122,17 @@ def train_phase(options: Options, flags: TrainFlags, group: Group, stop: StopReq
         if resume:
             check_same_run(resume, meta, flags.accept_data_change)
             iteration = resume.snapshot.iteration
-        elif keep:
+        # Of a checkpoint that was named, once: what this run then makes of these networks is its own.
+        ignored = options.path.ignore_resume_networks if resume and resume.is_named else ()
+        if keep and resume is None:
             load_pretrained(parts)
+        elif ignored:
+            load_pretrained(parts, only=ignored)
         if group.is_main:
             experiment.write_start(options.to_yaml(), Path(options.source))
         if hasattr(parts.dataset, "prepare"):
             parts.dataset.prepare(progress=group.is_main)
-        trainer = assemble(parts, group, stop, experiment, meta, resume.snapshot if resume else None)
+        trainer = assemble(parts, group, stop, experiment, meta, resume.snapshot if resume else None, ignored)
         try:
             if trainer.is_finished():
                 logger.info("%s is finished (iteration %s); nothing to do", options.name, f"{trainer.iteration:,}")
@@ -169,8 +193,6 @@ def emergency_save(trainer: Trainer) -> None:
 
 
 def newest(experiment: Experiment) -> str | None:
-    from srkit.engine.checkpoint import CheckpointStore
-
     folders = CheckpointStore(experiment.training_states).folders()
     return str(folders[0]) if folders else None
 

@@ -82,7 +82,13 @@ def try_losses(losses: build.Losses, target: Tensor, normalization: Normalizatio
     """Image losses on two equal pictures of the target's size."""
     for name, item in losses.image.items():
         loss = item.loss
-        if getattr(loss, "needs_unit_range", False) and not normalization.is_identity:
+        if getattr(loss, "range_norm", False):
+            if set(normalization.mean) != {0.5} or set(normalization.std) != {0.5}:
+                raise RefusedError(
+                    f"train: {type(loss).__name__} ({name}) with range_norm takes pictures from -1 to 1; they are so with "
+                    "datasets.train.mean and std of 0.5. Without these remove range_norm"
+                )
+        elif getattr(loss, "needs_unit_range", False) and not normalization.is_identity:
             raise RefusedError(
                 f"train: {type(loss).__name__} ({name}) compares pictures from 0 to 1; remove datasets.train.mean and std"
             )

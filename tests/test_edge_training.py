@@ -319,7 +319,24 @@ def test_misuse_of_an_edge_guided_network_is_refused(tiny, capsys, changes, mess
         ({"network_d__num_in_ch": 3}, r"network_d\.num_in_ch: found 3, expected 4"),
         ({"network_d": {"type": "SNPatchDiscriminator"}}, r"network_d\.num_in_ch: found 3, expected 4"),
         ({"network_d": None}, r"network_d: missing; model_type EdgeAdversarial needs a discriminator"),
+        (
+            {"train__gan_opt__start_iter": 2, "train__feature_matching_opt": None},
+            r"no loss of network_g counts at iteration 0",
+        ),
         ({"val__protocol": "natural-y-v1"}, r"val\.protocol: found natural-y-v1, which measures pictures"),
+        (
+            {
+                "datasets__train": {
+                    "type": "RealESRGANDataset",
+                    "dataroot_gt": "gt",
+                    "gt_size": 24,
+                    "batch_size_per_gpu": 2,
+                    "gt_usm": True,
+                },
+                "train__losses": {"map": {"type": "L1Loss", "target": "gt_usm"}},
+            },
+            r"train\.losses\.map\.target: found 'gt_usm', but edge maps are compared; remove it",
+        ),
         ({"val__metrics": {"psnr": {"type": "PSNR"}}}, r"val\.metrics\.psnr: PSNR measures pictures, not edge maps"),
         ({"model_type": "SRGANModel", "train__pixel_opt": {"type": "L1Loss"}}, "write model_type: EdgeAdversarial"),
     ],

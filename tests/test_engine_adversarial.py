@@ -264,6 +264,21 @@ def test_accumulated_batches_train_as_one_where_losses_are_means_over_pictures()
             torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-6)
 
 
+def test_a_skipped_update_leaves_batch_norms_statistics_as_they_were():
+    players = networks()
+    train, feed = trainer(recipe(players), players), batches()
+    good, other = next(feed), next(feed)
+    bad = Batch(good.lq, good.gt * torch.inf, {}, [])
+    train.batches = iter([good, bad, other])  # type: ignore[assignment]
+    norm, means = players["network_d"].second[1], []
+    for _ in range(3):
+        train.train_step()
+        means.append((norm.running_mean.clone(), norm.running_var.clone()))
+    assert train.meter.skipped() == 1
+    assert all(torch.equal(a, b) for a, b in zip(means[0], means[1], strict=True))
+    assert all(b.isfinite().all() and not torch.equal(a, b) for a, b in zip(means[1], means[2], strict=True))
+
+
 def test_networks_run_in_half_precision_and_losses_in_full():
     players = networks()
     precision = Precision("bf16", CPU)

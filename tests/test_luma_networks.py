@@ -11,6 +11,7 @@ from tiny import in_process, measured, options
 from srkit.imaging.colour import chroma, full_from_limited, limited_from_full, luma, luma_full, with_chroma
 from srkit.imaging.files import read_image
 from srkit.imaging.resize import imresize
+from srkit.tools.interpolate import draw_strip
 
 LUMA = {
     "network_g__num_in_ch": 1,
@@ -34,6 +35,51 @@ def test_a_luma_network_is_validated_and_tested_alike(tiny):
     assert methods["nearest"]["psnr"]["mean"] == pytest.approx(
         np.mean([nearest_psnr(tiny, n) for n in range(4)]), abs=1e-9
     )
+
+
+def test_a_luma_network_is_validated_on_luma_though_the_validation_set_does_not_say_so(tiny):
+    for name, color in (("said", "y"), ("unsaid", None)):
+        assert in_process(tiny, options(tiny, name=name, **{**LUMA, "datasets__val__color": color})) == 0
+    said, unsaid = (
+        [line for line in map(json.loads, (tiny / f"experiments/{name}/records.jsonl").read_text().splitlines())
+         if line["kind"] == "validation"]
+        for name in ("said", "unsaid")
+    )  # fmt: skip
+    assert said == unsaid
+
+
+def test_an_evaluation_on_another_luma_than_the_trained_one_is_refused(tiny, capsys):
+    full = {**LUMA, "datasets__train__color": "y_full"}
+    assert in_process(tiny, options(tiny, **full)) == 2
+    message = "datasets.val.color: found 'y', but the network was trained on 'y_full'; remove it"
+    assert message in capsys.readouterr().err
+    assert in_process(tiny, options(tiny, datasets__val__color="y")) == 2
+    assert "found 'y', but the network was trained on 'rgb'" in capsys.readouterr().err
+    assert in_process(tiny, options(tiny, **{**full, "datasets__val__color": None})) == 0
+    assert measured(tiny, **{**LUMA, "network_g": None}) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_colour_network_is_not_tested_on_luma(tiny, capsys):
+    """One channel minus the three of rgb_mean is three channels: nothing else would stop it."""
+    assert in_process(tiny, options(tiny)) == 0
+    assert measured(tiny, datasets__val__color="y", val__metrics=None, val__protocol="natural-y-v1") == 2
+    assert "datasets.val.color: found 'y', but the network was trained on 'rgb'" in capsys.readouterr().err
+
+
+def test_the_strip_of_a_luma_network_is_in_colour(tiny):
+    """A VDSR that is bicubic on luma: its picture is the bicubic one."""
+    change = {**LUMA, "network_g": {"type": "VDSR", "num_feat": 4, "num_block": 1, "last_init": "zero"}}
+    change |= {"train__total_iter": 1, "train__optim_g__lr": 1e-12}
+    for color in ("y", "y_full"):
+        change |= {"datasets__train__color": color, "datasets__val__color": color, "name": color}
+        assert in_process(tiny, options(tiny, **change)) == 0
+        lq = tiny / "data/lq/p0.png"
+        strip = draw_strip({"alpha 1": tiny / f"experiments/{color}/models/net_g_1.pth"}, lq, None)
+        bicubic = imresize(read_image(lq), 2).astype(int)
+        side = bicubic.shape[1]
+        assert np.abs(strip[-side:, -side:] - bicubic).max() <= 1
+        assert np.ptp(bicubic, axis=2).max() > 50  # the picture has colours to lose
 
 
 def nearest_psnr(tiny, number: int) -> float:

@@ -83,6 +83,14 @@ def test_one_model_file_is_tested_at_several_scales(tiny):
         ({"datasets__train__scales": [3, 4]}, "found [3, 4] without the top-level scale 2"),
         ({"datasets__train__gt_size": 16}, "16 is not a multiple of scale 3; 15 and 18 are"),
         ({"datasets__train__dataroot_lq": "lq"}, "found with dataroot_lq 'lq'; write {scale}"),
+        (
+            {
+                "datasets__train__type": "RealESRGANDataset",
+                "datasets__train__color": None,
+                "datasets__train__use_rot": None,
+            },
+            "datasets.train.scales: RealESRGANDataset finishes its batches on the device, at one scale",
+        ),
         ({"datasets__val__scales": [2, 2]}, "found [2, 2], expected different scales"),
     ],
 )

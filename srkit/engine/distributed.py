@@ -37,15 +37,18 @@ class Group:
         return self.world_size > 1
 
     def wrap(self, network: nn.Module) -> nn.Module:
-        """The network as peers train it: gradients averaged over ranks."""
+        """The network as peers train it: gradients averaged over ranks. Buffers are the caller's to `broadcast`.
+
+        DDP would spread buffers before a forward pass: what is then averaged, validated and saved are each rank's own.
+        """
         if not self.is_distributed:
             return network
         ids = [self.device.index] if self.device.type == "cuda" else None
-        return nn.parallel.DistributedDataParallel(network, device_ids=ids)
+        return nn.parallel.DistributedDataParallel(network, device_ids=ids, broadcast_buffers=False)
 
     @staticmethod
     def is_wrapped(network: nn.Module) -> TypeGuard[nn.parallel.DistributedDataParallel]:
-        """Whether `wrap` put it into DDP, which then averages gradients and spreads buffers by itself."""
+        """Whether `wrap` put it into DDP, which then averages gradients by itself."""
         return isinstance(network, nn.parallel.DistributedDataParallel)
 
     def average(self, tensors: Sequence[Tensor]) -> None:
@@ -55,9 +58,15 @@ class Group:
             tensor.copy_(part.view_as(tensor))
 
     def broadcast(self, tensors: Iterable[Tensor]) -> None:
-        """Replaces tensors by rank 0's."""
+        """Replaces tensors by rank 0's, in one message for each type."""
+        kinds: dict[torch.dtype, list[Tensor]] = {}
         for tensor in tensors:
-            self._call(partial(torch.distributed.broadcast, tensor, 0))
+            kinds.setdefault(tensor.dtype, []).append(tensor)
+        for alike in kinds.values():
+            flat = torch.cat([tensor.flatten() for tensor in alike])
+            self._call(partial(torch.distributed.broadcast, flat, 0))
+            for tensor, part in zip(alike, flat.split([tensor.numel() for tensor in alike]), strict=True):
+                tensor.copy_(part.view_as(tensor))
 
     @contextmanager
     def no_sync(self, networks: Iterable[nn.Module], keep_local: bool) -> Iterator[None]:

@@ -22,18 +22,19 @@ class EMA:
         self.decay = decay
         self.source = source
         self.network = copy.deepcopy(source).eval().requires_grad_(False)
+        # Listed once: to walk through a deep network's modules takes as long as to average. Buffers may be replaced.
+        self._parameters: tuple[list[Tensor], list[Tensor]] = list(self.network.parameters()), list(source.parameters())
 
     @torch.no_grad()
     def update(self, found_inf: Tensor) -> None:
         """One step, or none when the 0-d tensor `found_inf` is 1; never reads a value back from the device."""
-        ours, theirs = _floating(self.network), _floating(self.source)
+        ours, theirs = map(list, self._parameters)
+        for mine, other in zip(self.network.buffers(), self.source.buffers(), strict=True):
+            if mine.is_floating_point():
+                ours.append(mine)
+                theirs.append(other)
+            else:
+                mine.copy_(other)
         step = torch._foreach_sub(theirs, ours)
         torch._foreach_mul_(step, (1.0 - self.decay) * (1.0 - found_inf))
         torch._foreach_add_(ours, step)
-        for mine, other in zip(self.network.buffers(), self.source.buffers(), strict=True):
-            if not mine.is_floating_point():
-                mine.copy_(other)
-
-
-def _floating(network: nn.Module) -> list[Tensor]:
-    return [p.data for p in network.parameters()] + [b for b in network.buffers() if b.is_floating_point()]

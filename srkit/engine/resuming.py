@@ -20,8 +20,15 @@ _BASICSR = ".state"  # suffix of BasicSR's training states
 
 @dataclass(frozen=True)
 class Resume:
+    """Where a run goes on.
+
+    Args:
+        is_named: By `path.resume_state`; else the run's own newest checkpoint was found.
+    """
+
     source: Path
     snapshot: Snapshot
+    is_named: bool
 
 
 def find_resume(experiment: Experiment, resume_state: str | None, auto: bool, group: Group) -> Resume | None:
@@ -35,22 +42,25 @@ def find_resume(experiment: Experiment, resume_state: str | None, auto: bool, gr
     Raises: WeightsError when the named one is neither a checkpoint nor a training state of BasicSR; RefusedError when there are checkpoints but none is valid.
     """
     found: Path | None = None
+    is_named = False
     problem: SrkitError | None = None
     if group.is_main:
         try:
             found = _newest(experiment) if auto else None
+            is_named = found is None and bool(resume_state)
             if found is None and resume_state:
                 found = _named(Path(resume_state))
             if found:
                 CheckpointStore(experiment.training_states).set_aside_after(found)
         except SrkitError as error:
             problem = error
-    found, text = group.gather((found, str(problem) if problem else None))[0]
+    found, is_named, text = group.gather((found, is_named, str(problem) if problem else None))[0]
     if text is not None:
         raise problem or RefusedError(text)
     if found is None:
         return None
-    return Resume(found, read_basicsr_state(found) if found.suffix == _BASICSR else read_checkpoint(found))
+    snapshot = read_basicsr_state(found) if found.suffix == _BASICSR else read_checkpoint(found)
+    return Resume(found, snapshot, is_named)
 
 
 def _newest(experiment: Experiment) -> Path | None:

@@ -56,8 +56,10 @@ class Saver:
 
         A save writes weights, their average and two moments, then both kinds of weights to two files for users.
         """
+        if self.last_duration_s:
+            return self.last_duration_s
         weights = sum(p.numel() * p.element_size() for net in trainer.networks.values() for p in net.parameters())
-        return self.last_duration_s or 8 * weights / 100e6
+        return 8 * weights / 100e6
 
     def save(self, trainer: Trainer, required: bool) -> Path | None:
         """Commits a checkpoint and exports weights.

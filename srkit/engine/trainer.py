@@ -6,7 +6,7 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from srkit.engine.distributed import Group
 from srkit.engine.ema import EMA
@@ -61,6 +61,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.meter = LossMeter(self.group.device)
+        self._statistics = [b for net in self.networks.values() for b in net.buffers() if b.is_floating_point()]
 
     def run(self) -> None:
         """Trains to `total_iter`. Raises Stopped after saving, DivergedError, and what loading or saving raise."""
@@ -87,6 +88,7 @@ class Trainer:
         steps = [self.optimizers[turn.network] for turn in turns]
         for step in steps:
             step.set_learning_rate(self.iteration)
+        statistics = self._flat_statistics()
         for number, batch in enumerate(microbatches, 1):
             with self.group.no_sync(self.recipe.networks.values(), keep_local=number < self.accum_iter):
                 with self.precision.autocast():
@@ -97,6 +99,7 @@ class Trainer:
         self._share_between_ranks(turns)
         self.in_update = True
         found_inf = guarded_step(steps, self.precision)
+        self._put_back(statistics, found_inf)
         if self.ema:
             self.ema.update(found_inf)
         self.meter.end_of_iteration(found_inf)
@@ -111,13 +114,29 @@ class Trainer:
         self.precision.backward(total, inputs=parameters, retain_graph=not is_last)  # turns share forward passes
         self.meter.add(terms, 1 / self.accum_iter)
 
+    def _flat_statistics(self) -> Tensor | None:
+        """A copy of what forward passes change in the networks, batch norm's statistics above all; None where nothing is."""
+        return torch.cat([b.flatten() for b in self._statistics]) if self._statistics else None
+
+    def _put_back(self, before: Tensor | None, found_inf: Tensor) -> None:
+        """Undoes that of a skipped update: one picture that overflowed would stay in running means for ever."""
+        after = self._flat_statistics()
+        if before is not None and after is not None:
+            kept = torch.where(found_inf > 0, before, after).split([b.numel() for b in self._statistics])
+            torch._foreach_copy_(self._statistics, [k.view_as(b) for k, b in zip(kept, self._statistics, strict=True)])
+
     def _share_between_ranks(self, turns: Sequence[Turn]) -> None:
-        """Averages the gradients of networks that DDP does not wrap, and gives all ranks rank 0's buffers of them."""
+        """Averages the gradients of networks that DDP does not wrap, and gives all ranks rank 0's buffers of all networks.
+
+        Batch norm moves its statistics in every forward pass, with a turn or without: averaged and validated must be what
+        rank 0 saves.
+        """
+        if not self.group.is_distributed:
+            return
         for turn in turns:
-            network = self.recipe.networks[turn.network]
-            if self.group.is_distributed and not self.group.is_wrapped(network):
+            if not self.group.is_wrapped(self.recipe.networks[turn.network]):
                 self.group.average(self.optimizers[turn.network].gradients())
-                self.group.broadcast(network.buffers())
+        self.group.broadcast(buffer for network in self.networks.values() for buffer in network.buffers())
 
     def between_iterations(self) -> None:
         """Log, validate, save, stop: in this order, each only when due."""

@@ -37,6 +37,7 @@ def sobel_magnitude(plane: Tensor) -> Tensor:
     return torch.sqrt(squares + _TIP**2) - _TIP
 
 
+@torch._disable_dynamo  # a compiler may join the sums, and a network in training would see other edges than in a test
 @torch.no_grad()
 def canny(image: Tensor, sigma: float = SIGMA, low: float = LOW, high: float = HIGH) -> Tensor:
     """Edges one pixel wide: 1 on an edge, 0 elsewhere. Equal to scikit-image's `feature.canny`, ties included.

@@ -33,6 +33,11 @@ ALIASES: Mapping[str, Mapping[str, str]] = {
 }
 """Kind of component -> family's name -> srkit's name (the class name)."""
 
+ABSENT: Mapping[str, Mapping[str, str]] = {
+    "metric": {"calculate_niqe": "NIQE needs the statistics of many undistorted pictures, which srkit does not bring"},
+}
+"""Kind of component -> name that the family's own files use and srkit does not have -> why."""
+
 
 def canonical(kind: str, name: str) -> str:
     """srkit's name for `name`; a name without alias is its own."""

@@ -160,7 +160,7 @@ def _training(train: TrainSection) -> Iterator[Problem]:
                 (*place, "stop_iter"), f"found {item.stop_iter}, expected more than start_iter {item.start_iter}"
             )
     gap = _idle_iteration(train)
-    if gap is not None and train.image_losses():
+    if gap is not None and any(True for _ in _losses(train)):
         yield Problem(("train",), f"no loss of network_g counts at iteration {gap:,}; see start_iter and stop_iter")
 
 
@@ -211,6 +211,14 @@ def _adversaries(train: TrainSection, s: Sections) -> Iterator[Problem]:
         if train.net_d_init_iters >= train.total_iter:
             text = f"{train.net_d_init_iters:,} never ends before total_iter {train.total_iter:,}"
             yield Problem(("train", "net_d_init_iters"), text)
+        stop = train.gan_opt.stop_iter if train.gan_opt else None
+        if stop is not None and stop < train.total_iter and (train.net_d_iters > 1 or train.net_d_init_iters > stop):
+            key = "net_d_iters" if train.net_d_iters > 1 else "net_d_init_iters"
+            text = (
+                f"found {stop:,}, where network_d stops; {key} {getattr(train, key)} would leave iterations in which no "
+                "network learns. Remove one of the two"
+            )
+            yield Problem(("train", "gan_opt", "stop_iter"), text)
     elif recipe == "Supervised":
         for place in (("network_d",), ("train", "gan_opt"), ("train", "feature_matching_opt"), ("train", "optim_d")):
             if s.given(place) and raw_value(s.raw, place) is not None:
@@ -231,6 +239,9 @@ def _edge_maps(s: Sections) -> Iterator[Problem]:
         default = {argument.name: argument.default for argument in signature.arguments}.get("num_in_ch")
         if s.network_d.options.get("num_in_ch", default) == 3:
             yield Problem(("network_d", "num_in_ch"), "found 3, expected 4: it is shown gt and an edge map")
+    for place, loss in _losses(s.train) if s.train is not None else ():
+        if loss.target != "gt" and place[-1] not in ("gan_opt", "feature_matching_opt"):
+            yield Problem((*place, "target"), f"found '{loss.target}', but edge maps are compared; remove it")
     if s.val is not None and s.val.protocol is not None:
         yield Problem(("val", "protocol"), f"found {s.val.protocol}, which measures pictures, not edge maps; remove it")
     for name, metric in s.val.metrics.items() if s.val is not None else ():

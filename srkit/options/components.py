@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo, create_model, model_validator
 
 from srkit.errors import RefusedError, nearest
-from srkit.options.aliases import spellings
+from srkit.options.aliases import ABSENT, spellings
 from srkit.options.catalog import Catalog, Context
 from srkit.options.live import family_signature
 from srkit.options.problems import Problem, found
@@ -170,6 +170,8 @@ def _signature(cls: type[ComponentOptions], raw: Any, catalog: Catalog) -> Signa
         return signature
     if not catalog.is_complete:
         raise collected([])  # the failed import is in the report already and may well hold this class
+    if why := ABSENT.get(cls.kind, {}).get(name):
+        raise collected([Problem(("type",), f"no {cls.kind} is named {found(name)}; {why}, so remove it ({known})")])
     close = nearest(name[:60], names)
     hint = f"; did you mean '{close}'?" if close else ""
     raise collected([Problem(("type",), f"no {cls.kind} is named {found(name)}{hint} ({known})")])

@@ -102,8 +102,23 @@ def _in_training(options: Options, s: Sections) -> Iterator[Problem]:
     features = options.train.feature_matching_opt if options.train else None
     if features is not None and features.target != "gt":
         yield _idle(("train", "feature_matching_opt", "target"), "beside gan_opt, whose target gives the maps")
+    if options.train is not None and options.train.gan_opt is not None:
+        if options.train.gan_opt.type == "GANLoss":
+            yield from _in_adversarial_loss(options.train.gan_opt.options)
+        if options.model_type == "EdgeAdversarial" and options.train.gan_opt.target != "gt":
+            yield _idle(("train", "gan_opt", "target"), "with model_type EdgeAdversarial, which compares edge maps")
     if options.path.resume_state is None and options.path.ignore_resume_networks:
         yield _idle(("path", "ignore_resume_networks"), "unless a checkpoint is resumed")
+
+
+def _in_adversarial_loss(given: Mapping[str, Any]) -> Iterator[Problem]:
+    """Options of GANLoss that its other options leave nothing to do."""
+    kind = given.get("gan_type", "vanilla")
+    if given.get("detach_mean") and not given.get("relativistic"):
+        yield _idle(("train", "gan_opt", "detach_mean"), "without relativistic: true")
+    for key, default in (("real_label_val", 1), ("fake_label_val", 0)):
+        if kind not in ("vanilla", "lsgan") and given.get(key, default) != default:
+            yield _idle(("train", "gan_opt", key), f"with gan_type {kind}, which has no labels")
 
 
 def _in_test(options: Options) -> Iterator[Problem]:

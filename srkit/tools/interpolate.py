@@ -16,10 +16,12 @@ from srkit.engine.model_file import ModelFile, read_model, weights_keys, write_m
 from srkit.engine.precision import Precision
 from srkit.engine.restorer import Restorer
 from srkit.errors import RefusedError, WeightsError
-from srkit.imaging.colour import quantize
+from srkit.imaging.colour import chroma, full_from_limited, luma, luma_full, quantize, with_chroma
 from srkit.imaging.files import read_image, write_image
 from srkit.imaging.resize import imresize
 from srkit.tools.compare import strip
+
+_WITHOUT_MEANING = build.RUNTIME_ARCH_OPTIONS | build.INITIAL_ARCH_OPTIONS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -99,6 +101,11 @@ def require_same_network(a: ModelFile, b: ModelFile) -> None:
             if getattr(a.info, what) != getattr(b.info, what):
                 found = f"{getattr(a.info, what)!r} in {a.path}, {getattr(b.info, what)!r} in {b.path}"
                 raise WeightsError(f"{what} is {found}: a mean of the two is no network")
+        for key in sorted({*a.info.arch_options, *b.info.arch_options} - _WITHOUT_MEANING):
+            ours, theirs = a.info.arch_options.get(key), b.info.arch_options.get(key)
+            if ours != theirs:
+                found = f"{ours!r} in {a.path}, {theirs!r} in {b.path}"
+                raise WeightsError(f"network option {key} is {found}: these are different networks")
 
 
 def draw_strip(files: Mapping[str, Path], lq: Path, crop: Sequence[int] | None) -> np.ndarray:
@@ -123,5 +130,17 @@ def draw_strip(files: Mapping[str, Path], lq: Path, crop: Sequence[int] | None) 
             precision=Precision("fp32", torch.device("cpu")),
         )
         panels.setdefault("bicubic", imresize(image, info.scale))
-        panels[caption] = quantize(restorer(image, white), image.dtype, white)
+        panels[caption] = quantize(_enlarged(restorer, image, white, info.color), image.dtype, white)
     return strip(panels)
+
+
+def _enlarged(restorer: Restorer, image: np.ndarray, white: float, color: str) -> np.ndarray:
+    """The picture in colour, 1.0 is white, not clipped; to a network trained on luma goes luma, and chroma is bicubic."""
+    is_luma = color in ("y", "y_full")
+    if image.shape[-1] == 1:
+        return restorer(image if is_luma else np.repeat(image, 3, axis=-1), white)
+    if not is_luma:
+        return restorer(image, white)
+    seen = luma(image, white) if color == "y" else luma_full(image)
+    y = restorer(seen.astype(np.float32), white)
+    return with_chroma(full_from_limited(y) if color == "y" else y, imresize(chroma(image) / white, restorer.scale))

@@ -1,0 +1,99 @@
+"""Option files made small: tiny pictures where a file looks for its own, and words that shrink what it trains. No tests."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import os
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from tiny import ROOT
+
+from srkit.imaging.files import write_image
+from srkit.imaging.resize import imresize
+from srkit.options import Options
+from srkit.options.components import DatasetOptions, NetworkOptions
+from srkit.registry import ARCHS
+
+ITERATIONS, PICTURES = 2, 3
+SMALL = {
+    "num_feat": 8, "num_block": 1, "num_grow_ch": 4, "edge_num_feat": 8, "edge_num_block": 1, "channels": "[8, 8, 8, 8]",
+}  # fmt: skip
+
+
+def training_words(options: Options) -> tuple[str, ...]:
+    """--force_yml words that make a training take a second and leave its data, losses and schedule alone."""
+    item, train = options.datasets["train"], options.train
+    assert train is not None
+    words: dict[str, object] = {
+        "num_gpu": 0,
+        "datasets:train:batch_size_per_gpu": 2,
+        "datasets:train:num_worker_per_gpu": 0,
+        "train:total_iter": ITERATIONS,
+        "val:val_freq": ITERATIONS,
+        "val:pbar": "false",
+        "logger:print_freq": 1,
+        "logger:use_tb_logger": "false",
+    }
+    if item.options.get("gt_size") and not has_fixed_size(options):
+        step = math.lcm(*(item.scales or options.scale))
+        words["datasets:train:gt_size"] = 32 // step * step
+    if train.perceptual_opt:
+        words["train:perceptual_opt:weights"] = "random"
+        words["train:perceptual_opt:trunk"] = "torchvision"
+    for name, part in options.networks.items():
+        words |= {f"{name}:{key}": value for key, value in width_of(part).items()}
+    return tuple(f"{key}={value}" for key, value in words.items())
+
+
+def has_fixed_size(options: Options) -> bool:
+    """Whether a network takes pictures of one size only."""
+    return any("input_size" in taken_by(part) for part in options.networks.values())
+
+
+def taken_by(part: NetworkOptions) -> set[str]:
+    return set(inspect.signature(ARCHS.get(part.type)).parameters)
+
+
+def width_of(part: NetworkOptions) -> dict[str, object]:
+    """Options that make a network small, of those it takes."""
+    return {key: value for key, value in SMALL.items() if key in taken_by(part)}
+
+
+def make_pictures(options: Options, folder: Path) -> None:
+    """Smooth noise in every folder a file names; a list file is cut down to pictures that are made for it."""
+    side = 144 if has_fixed_size(options) else 48
+    for item in options.datasets.values():
+        for scale in item.scales or options.scale[:1]:
+            _make_set(item, scale, folder, side)
+
+
+def _make_set(item: DatasetOptions, scale: int, folder: Path, side: int) -> None:
+    def place(key: str) -> Path | None:
+        given = item.options.get(key)
+        return folder / given.replace("{scale}", str(scale)) if given else None
+
+    gt, lq, listed = place("dataroot_gt"), place("dataroot_lq"), place("meta_info_file")
+    names = [f"p{n}.png" for n in range(PICTURES)]
+    if listed:
+        names = _shorten(listed, ROOT / listed.relative_to(folder), names)
+    draw = np.random.default_rng(0)
+    for name in names:
+        picture = imresize(draw.integers(0, 256, (side // 8, side // 8, 3)).astype(np.uint8), 8)
+        if gt:
+            write_image(gt / name, picture)
+        if lq:
+            stem, suffix = os.path.splitext(name)
+            named = item.options.get("filename_tmpl", "{}").replace("{scale}", str(scale)).format(stem)
+            write_image(lq / f"{named}{suffix}", imresize(picture, Fraction(1, scale)))
+
+
+def _shorten(listed: Path, shipped: Path, names: list[str]) -> list[str]:
+    """Writes a list of some lines of srkit's own of that name, or of `names` if there is none; returns its names."""
+    lines = shipped.read_text().splitlines() if shipped.exists() else [f"{name} (48,48,3)" for name in names]
+    lines = lines[:: len(lines) // PICTURES][:PICTURES]
+    listed.parent.mkdir(parents=True, exist_ok=True)
+    listed.write_text("\n".join(lines))
+    return [line.split()[0] for line in lines]
