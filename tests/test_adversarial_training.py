@@ -175,6 +175,16 @@ def test_compiled_networks_play_their_turns_as_plain_ones_do(tiny, gan):
         assert [theirs[k] for k in losses] == pytest.approx([ours[k] for k in losses], rel=1e-4)
 
 
+def test_a_loss_is_logged_as_the_mean_of_the_iterations_it_counted_in(tiny, gan):
+    """With net_d_iters 2 the generator learns in iterations 2 and 4 of 4; one line sums up all four."""
+    same = {"train__net_d_iters": 2, "train__total_iter": 4}
+    in_process(tiny, gan(name="each", **same))
+    in_process(tiny, gan(name="together", logger__print_freq=4, **same))
+    each, (together,) = records(tiny, "each"), records(tiny, "together")
+    for name, iterations in (("l_g_pix", (1, 3)), ("l_d_real", (0, 1, 2, 3))):
+        assert together[name] == pytest.approx(sum(each[k][name] for k in iterations) / len(iterations), rel=1e-5)
+
+
 def test_a_loss_counts_from_its_start_to_its_stop(tiny, gan):
     data = gan(train__total_iter=4, train__gan_opt__start_iter=2,
         train__losses={"tv": {"type": "WeightedTVLoss", "stop_iter": 1}},

@@ -171,11 +171,13 @@ def test_a_test_file_measures_what_the_training_file_left(workshop, path):
         assert srkit.test.main(["-opt", str(path), "--force_yml", "num_gpu=0", "val:pbar=false"]) == 0
     with (folder / "results" / options.name / "metrics.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["model"] == options.name]
-    wanted = {
-        f"{item.name}_x{scale}" if item.scales else item.name
+    sets = {
+        f"{item.name}_x{scale}" if item.scales else item.name: item.options.get("dataroot_gt")
         for item in options.datasets.values()
         for scale in item.scales or (None,)
     }
-    assert {row["set"] for row in rows} == wanted
-    assert len({row["image"] for row in rows}) >= PICTURES
+    assert {row["set"] for row in rows} == {name for name, gt in sets.items() if gt}
+    for name, gt in sets.items():  # measured, or without gt at least restored
+        written = (folder / "results" / options.name / "visualization" / name).glob("*.png")
+        assert len({row["image"] for row in rows if row["set"] == name} if gt else list(written)) >= PICTURES
     assert all(math.isfinite(float(row["value"])) for row in rows)

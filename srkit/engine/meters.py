@@ -23,7 +23,7 @@ class LossMeter:
         self._device = device
         self._pending: dict[str, Tensor] = {}
         self._sums: dict[str, Tensor] = {}
-        self._finite = torch.zeros((), device=device)
+        self._counts: dict[str, Tensor] = {}
         self._skipped = torch.zeros((), device=device)
         self._streak = torch.zeros((), device=device)
         self._worst = torch.zeros((), device=device)
@@ -43,8 +43,9 @@ class LossMeter:
         for name, value in self._pending.items():
             kept = torch.where(is_skipped, 0.0, value)  # not a product: nan * 0 is nan
             self._sums[name] = self._sums[name] + kept if name in self._sums else kept
+            # Counted by name: not every loss counts, nor every network learns, in every iteration.
+            self._counts[name] = self._counts[name] + 1 - found_inf if name in self._counts else 1 - found_inf
         self._pending = {}
-        self._finite += 1 - found_inf
         self._skipped += found_inf
         self._streak = (self._streak + 1) * found_inf
         self._worst = torch.maximum(self._worst, self._streak)
@@ -59,14 +60,14 @@ class LossMeter:
     def read(self, group: Group) -> tuple[dict[str, float], float, float]:
         """Mean losses over ranks, seconds per iteration, seconds of it waiting for data; starts anew."""
         names = sorted(self._sums)
-        values = torch.stack([*(self._sums[n] for n in names), self._finite])
-        *sums, finite = group.mean(values).tolist()
-        means = {name: total / finite if finite else float("nan") for name, total in zip(names, sums, strict=True)}
+        values = [self._sums[n] for n in names] + [self._counts[n] for n in names]
+        both = group.mean(torch.stack(values)).tolist() if values else []
+        sums, counts = both[: len(names)], both[len(names) :]
+        means = {n: total / k if k else float("nan") for n, total, k in zip(names, sums, counts, strict=True)}
         now, count = time.perf_counter(), max(1, self.iterations)
         self.iteration_s = (now - self._since) / count
         timing = self.iteration_s, self._data_s / count
-        self._sums, self.iterations, self._since, self._data_s = {}, 0, now, 0.0
-        self._finite = torch.zeros_like(self._finite)
+        self._sums, self._counts, self.iterations, self._since, self._data_s = {}, {}, 0, now, 0.0
         return means, *timing
 
     def skipped(self) -> int:
@@ -79,16 +80,17 @@ class LossMeter:
         return worst
 
     def state_dict(self) -> dict[str, Any]:
-        counters = {"finite": self._finite, "skipped": self._skipped, "streak": self._streak, "worst": self._worst}
+        counters = {"skipped": self._skipped, "streak": self._streak, "worst": self._worst}
         return {
             "sums": {name: value.cpu() for name, value in self._sums.items()},
+            "counts": {name: value.cpu() for name, value in self._counts.items()},
             "counters": {name: value.cpu().clone() for name, value in counters.items()},
             "iterations": self.iterations,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._sums = {name: value.to(self._device) for name, value in state["sums"].items()}
+        self._counts = {name: value.to(self._device) for name, value in state["counts"].items()}
         counters = {name: value.to(self._device) for name, value in state["counters"].items()}
-        self._finite, self._skipped = counters["finite"], counters["skipped"]
-        self._streak, self._worst = counters["streak"], counters["worst"]
+        self._skipped, self._streak, self._worst = counters["skipped"], counters["streak"], counters["worst"]
         self.iterations = state["iterations"]
