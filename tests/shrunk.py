@@ -40,9 +40,13 @@ def training_words(options: Options) -> tuple[str, ...]:
     if item.options.get("gt_size") and not has_fixed_size(options):
         step = math.lcm(*(item.scales or options.scale))
         words["datasets:train:gt_size"] = 32 // step * step
-    if train.perceptual_opt:
-        words["train:perceptual_opt:weights"] = "random"
-        words["train:perceptual_opt:trunk"] = "torchvision"
+    for key, loss in {
+        "perceptual_opt": train.perceptual_opt,
+        **{f"losses:{n}": x for n, x in train.losses.items()},
+    }.items():
+        if loss and loss.type == "PerceptualLoss":
+            words[f"train:{key}:weights"] = "random"
+            words[f"train:{key}:trunk"] = "torchvision"
     for name, part in options.networks.items():
         words |= {f"{name}:{key}": value for key, value in width_of(part).items()}
     return tuple(f"{key}={value}" for key, value in words.items())
