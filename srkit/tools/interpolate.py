@@ -60,7 +60,9 @@ def write_between(first: Path, second: Path, alphas: Sequence[float], out: Path)
     for a, b in pairs.values():
         require_same_network(a, b)
     if any(name.endswith("running_mean") for name in pairs[keys[0]][1].state):
-        print("note: the networks have batch norm; means of two networks' statistics are not those of the network between")
+        print(
+            "note: the networks have batch norm; means of two networks' statistics are not those of the network between"
+        )
     info = pairs[keys[0]][1].info
     written = {}
     out.mkdir(parents=True, exist_ok=True)
