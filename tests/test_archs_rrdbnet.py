@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from networks import counts, picture
 from torch.nn import functional as F
 
 from srkit.archs.rrdbnet import RRDBNet
+from srkit.engine.precision import Precision
+from srkit.engine.restorer import Restorer
+from srkit.engine.transfer import Normalization
 
 
 def tiny(**options) -> RRDBNet:
@@ -149,3 +153,23 @@ def test_use_checkpoint_keeps_fewer_activations():
         return sum(sizes)
 
     assert kept(tiny(use_checkpoint=True, num_block=4)) < 0.5 * kept(tiny(num_block=4))
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_tiles_of_unshuffled_input_equal_the_whole_picture(scale):
+    """Tiles that did not start where pixels are gathered would gather others."""
+    torch.manual_seed(0)
+    network = RRDBNet(scale=scale, num_feat=4, num_block=1, num_grow_ch=2)
+    reach = network.receptive_radius_px
+    lq = np.random.default_rng(0).integers(0, 256, (4 * reach + 3, 3 * reach + 1, 3)).astype(np.uint8)
+    cpu = torch.device("cpu")
+    common = {
+        "normalization": Normalization(),
+        "scale": (scale, scale),
+        "device": cpu,
+        "precision": Precision("fp32", cpu),
+    }
+    whole = Restorer(network, **common)(lq, 255.0)
+    tile, overlap = 2 * reach + 9, reach + 1
+    tiled = Restorer(network, **common, tile=(tile, tile), overlap=(overlap, overlap))(lq, 255.0)
+    np.testing.assert_allclose(tiled, whole, atol=1e-5)

@@ -102,3 +102,13 @@ def test_a_tile_without_room_between_overlaps_is_refused():
 def test_a_network_of_another_scale_is_refused():
     with pytest.raises(RefusedError, match=r"\(8, 8\).*wants \(16, 16\)"):
         tiled(lambda a: a, noise(1, 1, 20, 20), scale=(2, 2), tile=(8, 8), overlap=(1, 1))
+
+
+@pytest.mark.parametrize(("length", "tile"), [(50, 23), (51, 24), (97, 21)])
+def test_tiles_on_a_step_start_at_its_multiples_and_still_cover_the_axis(length, tile):
+    spans = tile_spans(length, tile, 5, 4)
+    assert all(span.start % 4 == 0 and tile <= span.stop - span.start < tile + 4 for span in spans)
+    assert [n for span in spans for n in range(span.keep_from, span.keep_to)] == list(range(length))
+    for span in spans:
+        assert span.keep_from - span.start >= 5 or span.start == 0
+        assert span.stop - span.keep_to >= 5 or span.stop == length

@@ -75,7 +75,7 @@ class RRDBNet(nn.Module):
 
     Attributes:
         receptive_radius_px: No output pixel depends on an lq pixel further away than this (in lq pixels, per axis).
-            Where input is unshuffled, tiles equal the whole only if they also start at multiples of 2 (scale 2) or 4.
+        tile_step: Tiles equal the whole only if they also start at multiples of this: 2 or 4 where input is unshuffled.
 
     Shape: (B, num_in_ch, H, W) -> (B, num_out_ch, H * scale, W * scale), any H and W. Where input is unshuffled, edge
         pixels are repeated up to the next multiple of 2 or 4, and what comes of them is cut off.
@@ -104,6 +104,7 @@ class RRDBNet(nn.Module):
         refuse("RRDBNet", wrong_scale + below_one(**counts, num_grow_ch=num_grow_ch))
         self.upsampler, self.use_checkpoint = upsampler, use_checkpoint
         self.unshuffle = max(1, 4 // self.scale) if unshuffle_input else 1
+        self.tile_step = self.unshuffle
         self.num_up = (self.scale * self.unshuffle).bit_length() - 1
         # conv_first and conv_body 1 each, a block 15. All that follows on finer grids reaches 2 pixels of the coarse one.
         self.receptive_radius_px = self.unshuffle * (15 * num_block + 4)

@@ -24,7 +24,8 @@ class Restorer:
 
     Args:
         network: lq -> sr, on `device`. One with a method `guide(lq)` is tiled with that map, (B, C, *S * scale): it is
-            made once on the whole picture, cut alongside the tiles, and given to the network as second argument.
+            made once on the whole picture, cut alongside the tiles, and given to the network as second argument. With an
+            attribute `tile_step` its tiles start at multiples of that many lq pixels.
         scale: Output size over input size, per axis.
         precision: fp32 unless asked otherwise.
         tile: Tile size in lq pixels per axis, or None for the whole picture.
@@ -102,7 +103,13 @@ class Restorer:
                 sr = self._run(lq)
             else:
                 sr = tiled(
-                    self._run, lq, scale=self.scale, tile=self.tile, overlap=self.overlap, extras=self._guide(lq)
+                    self._run,
+                    lq,
+                    scale=self.scale,
+                    tile=self.tile,
+                    overlap=self.overlap,
+                    extras=self._guide(lq),
+                    step=getattr(self.network, "tile_step", 1),
                 )
             return sr[0].movedim(0, -1).cpu().numpy()
         except (torch.OutOfMemoryError, MemoryError) as error:

@@ -79,6 +79,7 @@ class SpandrelNetwork(nn.Module):
             return
         self.scale = described.scale
         self._sizes = described.size_requirements
+        self.tile_step = self._sizes.multiple_of  # windows and unshuffled pixels are counted from a picture's corner
         self._call = described._call_fn
         if not next(self.net.parameters()).is_meta:  # a probe of the shapes; the network itself says it
             self._warn_of_readers(state, described)

@@ -22,21 +22,25 @@ class Span(NamedTuple):
     keep_to: int
 
 
-def tile_spans(length: int, tile: int, overlap: int) -> list[Span]:
+def tile_spans(length: int, tile: int, overlap: int, step: int = 1) -> list[Span]:
     """Tiles along an axis of `length`: all `min(tile, length)` long, the last one moved back to end at the edge.
 
     The kept parts follow each other without gap and cover the axis; each lies `overlap` or more inside its tile,
-    except at the picture's own edges.
+    except at the picture's own edges. Tiles start at multiples of `step`, for which the last may be up to step - 1 longer.
     """
     size = min(tile, length)
-    if overlap < 0 or tile < 1 or (size < length and size <= 2 * overlap):
-        raise RefusedError(f"a tile of {tile} leaves no pixel between two overlaps of {overlap}; enlarge it")
+    if overlap < 0 or tile < 1 or (size < length and size < 2 * overlap + step):
+        text = f"a tile of {tile} leaves no pixel between two overlaps of {overlap}"
+        raise RefusedError(
+            f"{text}, starting at multiples of {step}; enlarge it" if step > 1 else f"{text}; enlarge it"
+        )
     spans: list[Span] = []
     keep_from = 0
     while keep_from < length:
-        start = min(max(keep_from - overlap, 0), length - size)
-        keep_to = length if start + size == length else start + size - overlap
-        spans.append(Span(start, start + size, keep_from, keep_to))
+        start = min(max(keep_from - overlap, 0), length - size) // step * step
+        stop = start + size if start + size <= length - step else length
+        keep_to = length if stop == length else stop - overlap
+        spans.append(Span(start, stop, keep_from, keep_to))
         keep_from = keep_to
     return spans
 
@@ -49,6 +53,7 @@ def tiled(
     tile: Sequence[int],
     overlap: Sequence[int],
     extras: Sequence[Tensor] = (),
+    step: int = 1,
 ) -> Tensor:
     """`restore(lq, *extras)`, computed tile by tile: each tile is cropped to its kept part and put in its place.
 
@@ -57,11 +62,12 @@ def tiled(
     Networks that pool over the whole picture (attention by global mean, instance norm) cannot be tiled exactly.
 
     Args:
-        restore: Maps (B, C, *tile) to (B, C_out, *tile * scale). All calls have the same shape.
+        restore: Maps (B, C, *tile) to (B, C_out, *tile * scale). All calls have the same shape when step is 1.
         lq: (B, C, *S), 2 or 3 spatial axes, on any device; `restore` may move its tile elsewhere.
         scale: Output size / input size per axis.
         tile: Size the network sees per axis, overlaps included; an axis shorter than it is taken whole.
         overlap: Lq pixels per axis by which a tile reaches beyond its kept part on inner sides.
+        step: Tiles start at multiples of it: what `restore` gathers into one feature pixel.
         extras: Maps cut alongside, (B, C_any, *S) or at the output's size (an edge map computed once on the whole).
 
     Shape: returns (B, C_out, *S * scale) on lq's device, in the type `restore` returns.
@@ -72,7 +78,7 @@ def tiled(
         raise RefusedError(f"lq has {len(space)} axes; scale {scale}, tile {tile}, overlap {overlap} must have as many")
     factors = [_map_factors(extra, space, scale) for extra in extras]
     out: Tensor | None = None
-    for spans in itertools.product(*map(tile_spans, space, tile, overlap)):
+    for spans in itertools.product(*(tile_spans(*axis, step) for axis in zip(space, tile, overlap))):
         seen = _spatial(slice(s.start, s.stop) for s in spans)
         cut = (
             extra[_spatial(slice(s.start * f, s.stop * f) for s, f in zip(spans, times))]
