@@ -18,20 +18,17 @@ from __future__ import annotations
 import argparse
 import copy
 import itertools
-import json
 import statistics
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 import yaml
-from benchmark_overhead import open_trainer, timed, write_pairs
+from benchmark_overhead import open_trainer, print_report, timed, write_pairs
 from torch import Tensor, nn
 
 from srkit.engine.experiment import environment
@@ -145,7 +142,7 @@ class Counter:
         self.count += 1
 
 
-def measure(folder: Path, flags: argparse.Namespace) -> dict[str, Any]:
+def measure(folder: Path, flags: argparse.Namespace) -> dict[str, object]:
     trainer, experiment = open_trainer(folder, make_run(folder, flags))
     resident = list(itertools.islice(trainer.batches, RESIDENT))
     trainer.close()
@@ -199,11 +196,7 @@ def main() -> None:
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--out", type=Path)
     flags = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
-        report = measure(Path(temporary), flags)
-    print(json.dumps(report, indent=1))
-    if flags.out:
-        flags.out.write_text(json.dumps(report, indent=1) + "\n")
+    print_report(measure, flags)
 
 
 if __name__ == "__main__":

@@ -81,11 +81,16 @@ def main() -> None:
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--out", type=Path)
     flags = parser.parse_args()
+    print_report(measure, flags)
+
+
+def print_report(measure: Callable[[Path, argparse.Namespace], dict[str, object]], flags: argparse.Namespace) -> None:
+    """Measures in a folder of its own; prints the figures, and writes them to `--out` where that is given."""
     with tempfile.TemporaryDirectory() as temporary:
-        report = measure(Path(temporary), flags)
-    print(json.dumps(report, indent=1))
+        text = json.dumps(measure(Path(temporary), flags), indent=1)
+    print(text)
     if flags.out:
-        flags.out.write_text(json.dumps(report, indent=1) + "\n")
+        flags.out.write_text(text + "\n")
 
 
 def open_trainer(folder: Path, option_file: Path) -> tuple[Trainer, Experiment]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -124,6 +125,11 @@ class Augment:
             return image
         moved = image + draw.offset[: image.shape[-1]]
         return np.clip(moved, 0, white).astype(image.dtype)
+
+
+def sides(gt_size: int | Sequence[int] | None, axes: int) -> tuple[int, ...] | None:
+    """The crop per axis from what an option file may say: one number, one per axis, or nothing."""
+    return (gt_size,) * axes if isinstance(gt_size, int) else tuple(gt_size) if gt_size else None
 
 
 def _turn_picture(image: np.ndarray, draw: Draw) -> np.ndarray:

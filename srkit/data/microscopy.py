@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from srkit.data.augment import Augment
+from srkit.data.augment import Augment, sides
 from srkit.data.names import NameList, read_lines, require_folder
 from srkit.data.pairing import pair_lines, require_safe
 from srkit.data.pairs import PictureDataset, PictureReader, Reading
@@ -50,7 +50,7 @@ class MicroscopyPairedDataset(PictureDataset):
     ) -> None:
         augment = Augment(
             scale=tuple(scale),
-            gt_size=(gt_size,) * len(scale) if isinstance(gt_size, int) else (tuple(gt_size) if gt_size else None),
+            gt_size=sides(gt_size, len(scale)),
             crop_type=crop_type,
             use_hflip=use_hflip,
             use_rot=use_rot,

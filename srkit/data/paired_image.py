@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from srkit.data.augment import Augment
+from srkit.data.augment import Augment, sides
 from srkit.data.damage import LqDamage
 from srkit.data.folders import Folders
 from srkit.data.pairing import require_pattern, require_template
@@ -102,7 +102,7 @@ class PairedImageDataset(PictureDataset):
                 raise RefusedError(f"pair_pattern pairs two folders by an id; found {other}: drop one")
         augment = Augment(
             scale=tuple(scale),
-            gt_size=(gt_size,) * len(scale) if isinstance(gt_size, int) else (tuple(gt_size) if gt_size else None),
+            gt_size=sides(gt_size, len(scale)),
             crop_type=crop_type,
             use_hflip=use_hflip,
             use_rot=use_rot,
