@@ -53,7 +53,6 @@ def build_parts(options: Options, group: Group) -> Parts:
     item = options.datasets["train"]
     build.build_metrics(options)  # a wrong name is said before pictures are decoded
     dataset = build.build_dataset(item, options.scale)
-    build.check_dataset(dataset)
     per_update = item.batch_size_per_gpu * group.world_size
     if build.epoch_length(dataset, item) < per_update:
         raise DataError(

@@ -120,14 +120,29 @@ def build_network(name: str, given: Mapping[str, Any], scale: tuple[int, ...]) -
 
 
 def build_dataset(item: DatasetOptions, scale: tuple[int, ...], color: str | None = None) -> Any:
-    """The dataset of one section. `io_backend`, and `color` unless the section says it, are handed over when taken."""
+    """The dataset of one section, checked. `io_backend`, and `color` unless the section says it, are handed over when taken.
+
+    Raises: RefusedError (DataError among them) naming the section, with all that its own check finds.
+    """
+    try:
+        dataset = _dataset(item, scale, color)
+        if hasattr(dataset, "check"):
+            dataset.check()
+    except OptionError:
+        raise  # names its place itself
+    except RefusedError as error:
+        raise type(error)(f"datasets.{item.phase}: {error}") from None
+    return dataset
+
+
+def _dataset(item: DatasetOptions, scale: tuple[int, ...], color: str | None) -> Any:
     if item.scales is None:
         return _one_dataset(item, item.options, scale, color)
     parts = {s: _one_dataset(item, _with_scale(item.options, s), (s,) * len(scale), color) for s in item.scales}
     if finish_of(parts[item.scales[0]]) is not None:
         raise RefusedError(
-            f"datasets.{item.phase}.scales: {item.type} finishes its batches on the device, at one scale; remove scales, or "
-            "train on PairedImageDataset"
+            f"scales: {item.type} finishes its batches on the device, at one scale; remove scales, or train on "
+            "PairedImageDataset"
         )
     return MixedScales(parts)
 
@@ -149,12 +164,6 @@ def _with_scale(given: Mapping[str, Any], scale: int) -> dict[str, Any]:
     return {
         key: value.replace("{scale}", str(scale)) if isinstance(value, str) else value for key, value in given.items()
     }
-
-
-def check_dataset(dataset: Any) -> None:
-    """Runs the dataset's own checks, if it has any. Raises DataError with all problems."""
-    if hasattr(dataset, "check"):
-        dataset.check()
 
 
 def describe_dataset(dataset: Any) -> str:
@@ -203,7 +212,6 @@ def build_eval_sets(options: Options, color: str | None = None) -> list[EvalSet]
     for phase, item in options.datasets.items():
         if phase.startswith(("val", "test")):
             dataset, name = build_dataset(item, options.scale, color), item.name or phase
-            check_dataset(dataset)
             single = {options.scale: (name, dataset)}
             if isinstance(dataset, MixedScales):
                 single = {

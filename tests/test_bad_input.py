@@ -41,7 +41,7 @@ def test_an_option_mistake_is_reported_before_torch_is_imported(tiny):
 
 
 def test_a_missing_folder(tiny, capsys):
-    refused(tiny, capsys, r"dataroot_gt.*nowhere", datasets__train__dataroot_gt=str(tiny / "nowhere"))
+    refused(tiny, capsys, r"datasets\.train: dataroot_gt.*nowhere", datasets__train__dataroot_gt=str(tiny / "nowhere"))
 
 
 def test_a_pair_of_empty_folders(tiny, capsys):

@@ -89,7 +89,7 @@ def test_one_model_file_is_tested_at_several_scales(tiny):
                 "datasets__train__color": None,
                 "datasets__train__use_rot": None,
             },
-            "datasets.train.scales: RealESRGANDataset finishes its batches on the device, at one scale",
+            "datasets.train: scales: RealESRGANDataset finishes its batches on the device, at one scale",
         ),
         ({"datasets__val__scales": [2, 2]}, "found [2, 2], expected different scales"),
     ],

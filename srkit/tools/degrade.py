@@ -50,7 +50,6 @@ def examples(file: str, count: int) -> Iterator[tuple[str, np.ndarray, np.ndarra
     """Name, gt, lq ((H, W, 3) uint8) and the drawn values of the samples of epoch 0, in the list's order, on the CPU."""
     options = load_options(file, mode="train")
     dataset = build.build_dataset(options.datasets["train"], options.scale)
-    build.check_dataset(dataset)
     for k in range(count):
         epoch, index = divmod(k, len(dataset))
         sample = dataset.sample(index, sample_rng(options.manual_seed, epoch, index))
