@@ -144,6 +144,8 @@ def _dataset(item: DatasetOptions, scale: tuple[int, ...], color: str | None) ->
             f"scales: {item.type} finishes its batches on the device, at one scale; remove scales, or train on "
             "PairedImageDataset"
         )
+    if any(getattr(part, "variants", 1) > 1 for part in parts.values()):
+        raise RefusedError("gt_size_max: a batch draws its scale, found scales, or its crop size, not both; remove one")
     return MixedScales(parts)
 
 

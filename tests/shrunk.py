@@ -40,6 +40,8 @@ def training_words(options: Options) -> tuple[str, ...]:
     if item.options.get("gt_size") and not has_fixed_size(options):
         step = math.lcm(*(item.scales or options.scale))
         words["datasets:train:gt_size"] = 32 // step * step
+        if item.options.get("gt_size_max"):
+            words["datasets:train:gt_size_max"] = 40 // step * step
     for key, loss in {
         "perceptual_opt": train.perceptual_opt,
         **{f"losses:{n}": x for n, x in train.losses.items()},

@@ -112,7 +112,7 @@ def _report_unreadable(reader: PictureReader, findings: Findings, reasons: list[
 
 def _report_sizes(reader: PictureReader, findings: Findings, facts: dict[int, _Fact]) -> None:
     unfit, small = [], []
-    crop = reader.augment.lq_size
+    crop = reader.augments[-1].lq_size  # the largest
     for k, fact in facts.items():
         height, width = fact.shapes["lq" if reader.gt else reader.alone][:2]
         lq, gt = f"{reader.lq.label(k)} {width}x{height}", fact.shapes.get("gt")

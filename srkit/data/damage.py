@@ -42,18 +42,17 @@ class LqDamage:
         if not 1 <= low <= high <= 100:
             raise RefusedError(f"lq_jpeg_quality: found {[low, high]}, expected lowest and highest of 1 to 100")
 
-    def __call__(self, lq: np.ndarray, rng: np.random.Generator, white: float) -> np.ndarray:
-        """A crop (H, W, C) of integers, 0 to `white`, damaged by chance; `lq` itself when nothing befalls it.
+    @property
+    def is_on(self) -> bool:
+        """Whether it can do anything."""
+        return self.dropout_prob > 0 or self.jpeg_prob > 0
 
-        The draws come from a child of `rng`, which leaves `rng` where it was.
-        """
-        if not (self.dropout_prob or self.jpeg_prob):
-            return lq
-        own = rng.spawn(1)[0]
-        holes, jpeg = own.random(2)
-        quality = int(own.integers(*self.jpeg_quality, endpoint=True))
+    def __call__(self, lq: np.ndarray, rng: np.random.Generator, white: float) -> np.ndarray:
+        """A crop (H, W, C) of integers, 0 to `white`, damaged by chance; `lq` itself when nothing befalls it."""
+        holes, jpeg = rng.random(2)
+        quality = int(rng.integers(*self.jpeg_quality, endpoint=True))
         if holes < self.dropout_prob:
-            lq = self._with_holes(lq, own)
+            lq = self._with_holes(lq, rng)
         return jpeg_compressed(lq, quality, white) if jpeg < self.jpeg_prob else lq
 
     def _with_holes(self, lq: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from srkit.data.augment import Augment, sides
+from srkit.data.colour_change import ColourChange
 from srkit.data.damage import LqDamage
 from srkit.data.folders import Folders
 from srkit.data.pairing import require_pattern, require_template
@@ -33,11 +35,20 @@ class PairedImageDataset(PictureDataset):
         io_backend: "lmdb" reads BasicSR's LMDB folders.
         gt_size: Side of the square gt crop in pixels, or height and width; None takes whole pictures, and gt may then exceed
             lq x scale by less than one scale step and is cut; with crops it must fit exactly.
+        gt_size_max: Largest crop, when gt_size is one number: each batch then has a size drawn from gt_size, gt_size +
+            gt_size_step, ... up to it. The network and the discriminator must take them all.
+        gt_size_step: A multiple of the scale; None is the scale.
         crop_type: Where the crop lies.
         use_hflip: Mirror left and right with probability 1/2.
         use_rot: Mirror top and bottom, and transpose, each with probability 1/2.
         color_jitter_prob: Probability of adding one offset per RGB channel, the same to lq and gt, clipped to white.
         color_jitter_shift: The offset is uniform in +-shift/255 of white, in whole grey levels.
+        brightness: Factor on intensities, uniform in 1 +- this. This and the next three, as in torchvision's ColorJitter
+            but each by its own chance, change lq and gt alike.
+        contrast: Factor on the distance from the crop's mean grey.
+        saturation: Factor on the distance from each pixel's grey.
+        hue: Turn of the hue in +- parts of the colour wheel, at most 0.5.
+        color_change_prob: Probability of each of the four.
         color: "y" gives one channel, BT.601 limited-range luma in the file's units: float32, not rounded (it takes
             about as many bytes as RGB in integers); "y_full" the full-range luma of JPEG files. In evaluation gt keeps
             its file's integers and channels, so that every metric makes its own luma, and pictures are written in
@@ -74,11 +85,18 @@ class PairedImageDataset(PictureDataset):
         meta_info_file: str | None = None,
         io_backend: Literal["disk", "lmdb"] = "disk",
         gt_size: int | list[int] | None = None,
+        gt_size_max: int | None = None,
+        gt_size_step: int | None = None,
         crop_type: Literal["random", "center"] = "random",
         use_hflip: bool = False,
         use_rot: bool = False,
         color_jitter_prob: float = 0.0,
         color_jitter_shift: float = 20.0,
+        brightness: float = 0.0,
+        contrast: float = 0.0,
+        saturation: float = 0.0,
+        hue: float = 0.0,
+        color_change_prob: float = 0.5,
         lq_dropout_prob: float = 0.0,
         lq_dropout_holes: int = 8,
         lq_dropout_size: int = 2,
@@ -116,6 +134,9 @@ class PairedImageDataset(PictureDataset):
             jpeg_prob=lq_jpeg_prob,
             jpeg_quality=lq_jpeg_quality,
         )
+        colours = ColourChange(
+            prob=color_change_prob, brightness=brightness, contrast=contrast, saturation=saturation, hue=hue
+        )
         reading = Reading(
             color=color, bit_depth=bit_depth, cache=cache, cache_dir=cache_dir, check=check, on_error=on_error
         )
@@ -131,8 +152,21 @@ class PairedImageDataset(PictureDataset):
             lq: Source = ShrunkSource(gt, augment.scale, lq_resize)
         else:
             gt, lq, problems = folders.open_pairs(dataroot_gt, dataroot_lq, filename_tmpl, pair_pattern)
-        reader = PictureReader(type(self).__name__, lq, gt, augment, reading, problems, damage)
+        more = _larger_sizes(gt_size, gt_size_max, gt_size_step, augment.scale)
+        reader = PictureReader(type(self).__name__, lq, gt, augment, reading, problems, damage, colours, more)
         super().__init__(reader, on_error)
+
+
+def _larger_sizes(
+    smallest: int | list[int] | None, largest: int | None, step: int | None, scale: tuple[int, ...]
+) -> list[tuple[int, ...]]:
+    if largest is None:
+        return []
+    if not isinstance(smallest, int) or largest <= smallest:
+        raise RefusedError(f"gt_size_max: found {largest} with gt_size {smallest}, expected one number above gt_size")
+    if step is not None and (step < 1 or any(step % s for s in scale)):
+        raise RefusedError(f"gt_size_step: found {step}, expected a multiple of scale {scale}")
+    return [(side,) * len(scale) for side in range(smallest, largest + 1, step or math.lcm(*scale))][1:]
 
 
 def _require_factors(factors: list[float], *, made: bool, crops: bool) -> None:

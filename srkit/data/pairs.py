@@ -6,7 +6,8 @@ import hashlib
 import logging
 import math
 import shutil
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +16,7 @@ import numpy as np
 from srkit.data.augment import Augment
 from srkit.data.cache import CachedSource, cache_root
 from srkit.data.checks import Findings, check_files, picks
+from srkit.data.colour_change import ColourChange
 from srkit.data.damage import LqDamage
 from srkit.data.known_pictures import known_pictures
 from srkit.data.names import need_folders, output_name
@@ -46,6 +48,8 @@ class PictureReader:
         title: Name of the dataset in messages.
         problems: What pairing found wrong; with any, DataError names them together with what `check` finds.
         damage: What befalls the lq of training crops, and only that.
+        colours: How colours of training crops change, alike in lq and gt.
+        more_sizes: Further crops, larger than that of `augment`; a training batch has one of all these sizes.
         alone: Role of the pictures of `lq` when there is no gt source: a set that makes lq on the device has "gt" alone.
     """
 
@@ -58,11 +62,14 @@ class PictureReader:
         reading: Reading,
         problems: list[str] | None = None,
         damage: LqDamage | None = None,
+        colours: ColourChange | None = None,
+        more_sizes: Sequence[tuple[int, ...]] = (),
         alone: Literal["lq", "gt"] = "lq",
     ) -> None:
         self.alone = alone
         _require_plane(augment.scale)
-        self.damage = damage or LqDamage()
+        self.damage, self.colours = damage or LqDamage(), colours or ColourChange()
+        self.augments = [augment, *(replace(augment, gt_size=size) for size in more_sizes)]
         self.title, self.augment, self.reading, self.scale = title, augment, reading, augment.scale
         self._recipe = lq.recipe if isinstance(lq, ShrunkSource) else ""
         self.lq_is_made = bool(self._recipe)
@@ -90,8 +97,8 @@ class PictureReader:
         depth = self.reading.bit_depth
         return float((255 if dtype == np.uint8 else 65535) if depth is None else 2**depth - 1)
 
-    def sample(self, index: int, rng: np.random.Generator | None) -> Sample:
-        """See the datasets. DataError, naming the files, when they cannot be read or do not fit."""
+    def sample(self, index: int, rng: np.random.Generator | None, variant: int = 0) -> Sample:
+        """See the datasets; `variant` numbers the crop's size. DataError, naming the files, when they cannot be read or do not fit."""
         paths = {role: source.label(index) for role, source in self.sources.items()}
         images = {role: source.read(index) for role, source in self.sources.items()}
         lq, gt = images["lq"], images.get("gt")
@@ -113,18 +120,25 @@ class PictureReader:
                 luma=("limited" if self.reading.color == "y" else "full") if is_luma else "",
                 chroma=chroma(lq) if is_luma else None,
             )
-        augment = self.augment
+        augment = self.augments[variant]
         try:
             draw = augment.draw(rng, lq.shape[:-1], white)
         except DataError as error:
             raise DataError(f"{paths['lq']}: {error}") from None
+        # Children, in this order at all times: nothing that is switched on changes the draws of another thing.
+        chances = rng.spawn(2) if self.damage.is_on or self.colours.is_on else None
+        factors = self.colours.draw(chances[1]) if chances and self.colours.is_on else None
+        pivot = 0.0 if factors is None else factors.pivot(augment.crop(lq, draw), white)
         for role, image in images.items():
             cut = augment.crop(image, draw, self.scale if role == "gt" else None)
+            if factors is not None:
+                cut = factors(cut, white, pivot)
             if cut.shape[-1] == 1 and self.reading.color == "rgb":
                 cut = np.repeat(cut, 3, axis=-1)
             turned = augment.turn(augment.jitter(cut, draw, white), draw)
-            final = self.damage(turned, rng, white) if role == "lq" else turned
-            images[role] = self._colour(role, final, white, augmented=True)
+            if role == "lq" and chances and self.damage.is_on:
+                turned = self.damage(turned, chances[0], white)
+            images[role] = self._colour(role, turned, white, augmented=True)
         return Sample(images, name, paths, white)
 
     def output_name(self, index: int) -> str:
@@ -250,9 +264,14 @@ class PictureDataset:
     def __len__(self) -> int:
         return len(self.reader)
 
-    def sample(self, index: int, rng: np.random.Generator | None) -> Sample:
+    @property
+    def variants(self) -> int:
+        """How many sizes of crops there are; the loader draws one for each batch."""
+        return len(self.reader.augments)
+
+    def sample(self, index: int, rng: np.random.Generator | None, variant: int = 0) -> Sample:
         """Sample `index`: cropped and augmented by `rng`, or whole (None). DataError naming what does not fit."""
-        return self.reader.sample(index, rng)
+        return self.reader.sample(index, rng, variant)
 
     def check(self) -> None:
         """Look at the files before training; DataError names every problem found."""

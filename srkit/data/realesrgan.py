@@ -225,7 +225,7 @@ class RealESRGANDataset(PictureDataset):
             )
         return problems
 
-    def sample(self, index: int, rng: np.random.Generator | None) -> Sample:
+    def sample(self, index: int, rng: np.random.Generator | None, variant: int = 0) -> Sample:
         """The window of picture `index`, turned, and what is to be done with it. DataError naming what does not fit."""
         if rng is None:
             raise RefusedError(

@@ -13,11 +13,16 @@ from srkit.options.training import MultiStepOptions, TrainSection
 # Key of an evaluation dataset -> the values that ask for nothing.
 _TRAIN_ONLY: Mapping[str, tuple[Any, ...]] = {
     "gt_size": (None,),
+    "gt_size_max": (None,),
     "crop_type": (None,),
     "use_hflip": (False,),
     "use_rot": (False,),
     "color_jitter_prob": (0,),
     "color_jitter_shift": (0,),
+    "brightness": (0,),
+    "contrast": (0,),
+    "saturation": (0,),
+    "hue": (0,),
     "lq_dropout_prob": (0,),
     "lq_jpeg_prob": (0,),
     "use_shuffle": (False,),
@@ -154,9 +159,13 @@ def _loader(s: Sections) -> Iterator[Problem]:
         ("lq_dropout_holes", "lq_dropout_prob"),
         ("lq_dropout_size", "lq_dropout_prob"),
         ("lq_jpeg_quality", "lq_jpeg_prob"),
+        ("gt_size_step", "gt_size_max"),
     ):
         if key in train.options and not train.options.get(needed):
             yield _idle((*place, key), f"without {needed}")
+    changes = ("brightness", "contrast", "saturation", "hue")
+    if "color_change_prob" in train.options and not any(train.options.get(key) for key in changes):
+        yield _idle((*place, "color_change_prob"), f"without {', '.join(changes)}")
     if "crop_type" in train.options and not train.options.get("gt_size"):
         yield _idle((*place, "crop_type"), "without gt_size")
     if "dataroot_lq" in train.options and train.options["dataroot_lq"] and "lq_resize" in train.options:
