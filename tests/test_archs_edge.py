@@ -20,6 +20,7 @@ from srkit.archs.spectral import SpectralConv2d, SpectralConvTranspose2d
 from srkit.engine.model_file import load_weights, read_model
 from srkit.errors import RefusedError
 from srkit.imaging.edges import canny
+from srkit.imaging.resize import imresize
 from srkit.registry import ARCHS
 
 NETWORKS = [EdgeGenerator, EdgeSRGAN, EdgeInformedSR]
@@ -128,6 +129,17 @@ def test_edge_srgan_turns_minus_one_to_one_back_into_zero_to_one():
         nn.init.zeros_(net.generator.conv_last.weight)
         nn.init.constant_(net.generator.conv_last.bias, math.atanh(bias))
         torch.testing.assert_close(net(stripes(10, 12)), torch.full((1, 3, 20, 24), (bias + 1) / 2))
+
+
+def test_with_a_global_skip_edge_srgan_starts_as_bicubic_and_adds_to_it():
+    network = EdgeSRGAN(4, 4, 2, 4, 1, global_skip=True).eval()
+    lq = picture(1, 3, 12, 16)
+    bicubic = imresize(lq[0].permute(1, 2, 0).numpy(), 2, intermediate="float")
+    with torch.no_grad():
+        torch.testing.assert_close(network(lq)[0].permute(1, 2, 0).numpy(), bicubic, atol=1e-5, rtol=0)
+        network.generator.conv_last.bias.fill_(0.1)
+        raised = network(lq)[0].permute(1, 2, 0).numpy()
+    torch.testing.assert_close(raised, bicubic + math.tanh(0.1), atol=1e-5, rtol=0)
 
 
 def test_edge_informed_sr_sees_single_pixels_of_lq_on_black_and_the_repeated_edges():

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import assert_same_end, in_process, options, write_options
+from tiny import assert_same_end, in_process, options, pictures, write_options
 from torch.nn import functional as F
 
 from srkit.data import RealESRGANDataset
@@ -255,6 +255,18 @@ def test_degrade_writes_a_page_and_pairs_that_can_be_validated_on(tiny, capsys):
     data = training(tiny, train__total_iter=2)
     data["datasets"]["val"] = {"name": "val", "type": "PairedImageDataset", **pairs}
     assert in_process(tiny, data) == 0
+
+
+def test_degrade_takes_other_pictures_by_the_same_dice(tiny):
+    pictures(tiny / "others", count=1, seed=5)
+    file = str(write_options(tiny, training(tiny)))
+    force = [f"datasets:train:dataroot_gt={tiny / 'others/gt'}", "datasets:train:gt_size=24"]
+    assert main(["degrade", "-opt", file, "--count", "1", "--pairs", "pairs", "--force_yml", *force]) == 0
+    gt, source = read_image("pairs/gt/0000_p0.png"), read_image(tiny / "others/gt/p0.png")
+    assert gt.shape == (24, 24, 3)
+    windows = np.lib.stride_tricks.sliding_window_view(source, gt.shape)[:, :, 0]
+    turned = [np.rot90(m, k) for m in (gt, gt[:, ::-1]) for k in range(4)]
+    assert any((windows == t).all(axis=(2, 3, 4)).any() for t in turned)
 
 
 def test_degrade_shows_the_very_samples_of_the_training(tiny):

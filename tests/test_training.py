@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 import shutil
@@ -26,6 +27,8 @@ from tiny import (
     write_options,
 )
 
+from srkit.data.pairs import PictureReader
+from srkit.engine.trainer import Trainer
 from srkit.imaging.files import read_image
 
 
@@ -321,3 +324,63 @@ def test_two_ranks_train_as_one_with_twice_the_batch(tiny):
     values = [[r["psnr"] for r in end[3] if r["kind"] == "validation"] for end in (one, two)]
     assert values[0] == pytest.approx(values[1], abs=1e-3)
     assert (tiny / "experiments/two/training_states/iter_6/rng_rank1.pt").exists()
+
+
+def test_validation_reads_every_held_out_picture_once_and_none_that_is_trained_on(tiny, monkeypatch):
+    pictures(tiny / "held_out", count=5, seed=9)
+    seen = []
+    real = PictureReader.sample
+
+    def watched(reader, index, rng, variant=0):
+        if rng is None:
+            seen.append(reader.gt.label(index))
+        return real(reader, index, rng, variant)
+
+    monkeypatch.setattr(PictureReader, "sample", watched)
+    change = {
+        "datasets__val__dataroot_gt": str(tiny / "held_out/gt"),
+        "datasets__val__dataroot_lq": str(tiny / "held_out/lq"),
+    }
+    assert in_process(tiny, options(tiny, **change)) == 0
+    assert set(seen[:-10]) <= {seen[-5]}  # the first one is looked at before training, for its channels
+    assert (
+        sorted(seen[-10:-5]) == sorted(seen[-5:]) == [str(tiny / f"held_out/gt/p{k}.png") for k in range(5)]
+    )  # at iterations 6 and 12
+
+
+def test_the_best_weights_are_the_best_on_held_out_pictures(tiny):
+    """A rate that ruins the network makes the first validation the best, whatever the training loss says."""
+    change = {"train__optim_g__lr": 0.3, "train__scheduler": None, "train__warmup_iter": -1, "train__total_iter": 18}
+    assert in_process(tiny, options(tiny, **change, val__val_freq=3, logger__save_checkpoint_freq=3)) == 0
+    state = torch.load(tiny / "experiments/tiny/models/net_g_best.pth", weights_only=True)
+    log = (tiny / "experiments/tiny/records.jsonl").read_text().splitlines()
+    curve = {r["iteration"]: r["psnr"] for r in map(json.loads, log) if r["kind"] == "validation"}
+    best = max(curve, key=curve.get)
+    assert len(curve) == 6
+    assert best != 18
+    kept = torch.load(tiny / f"experiments/tiny/models/net_g_{best}.pth", weights_only=True)
+    assert equal(state["params_ema"], kept["params_ema"])
+
+
+def test_training_needs_no_network_no_git_and_no_account(tiny, monkeypatch):
+    def forbidden(*arguments, **options):
+        raise AssertionError(f"tried {arguments}")
+
+    monkeypatch.setattr("socket.socket.connect", forbidden)
+    monkeypatch.setattr("subprocess.Popen.__init__", forbidden)
+    assert in_process(tiny, options(tiny)) == 0
+
+
+def test_nothing_of_an_iteration_stays_in_memory(tiny, monkeypatch):
+    counts = {}
+    between = Trainer.between_iterations
+
+    def counting(trainer):
+        if trainer.iteration in (15, 30, 55):
+            gc.collect()
+            counts[trainer.iteration] = sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
+        between(trainer)
+
+    monkeypatch.setattr(Trainer, "between_iterations", counting)
+    assert in_process(tiny, options(tiny, train__total_iter=60, val__val_freq=1000)) == 0
+    assert counts[15] == counts[30] == counts[55] > 0

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from srkit.archs.common import below_one, conv3, in_weight_precision, refuse
 from srkit.archs.edge_network import EdgeGenerator, signed, unsigned
 from srkit.archs.srresnet import NormalisedBlock, ShuffleUp
+from srkit.imaging.enlarge import enlarge_bicubic
 from srkit.registry import ARCHS
 
 
@@ -95,6 +96,8 @@ class EdgeSRGAN(nn.Module):
         edge_num_feat: `num_feat` of the edge network.
         edge_num_block: `num_block` of the edge network.
         train_edge: Train the edge network too. Without it, it stays as it is: in eval mode, without gradients.
+        global_skip: Add the network's output to the bicubic enlargement of lq, at which training then starts (the last
+            convolution begins at zero). The published network has no such path.
 
     Attributes:
         receptive_radius_px: Of what follows the edge map. With `guide` computed once on the whole picture, tiles with this
@@ -115,13 +118,18 @@ class EdgeSRGAN(nn.Module):
         edge_num_feat: int = 64,
         edge_num_block: int = 8,
         train_edge: bool = False,
+        global_skip: bool = False,
     ) -> None:
         super().__init__()
+        self.upscale, self.global_skip = upscale, global_skip
         self.edge = EdgeGenerator(edge_num_feat, edge_num_block, upscale)
         self.generator = EdgeGuidedSRResNet(num_feat, num_block, upscale)
         self.receptive_radius_px = self.generator.receptive_radius_px
         if not train_edge:
             self.edge.freeze()
+        if global_skip:
+            nn.init.zeros_(self.generator.conv_last.weight)
+            nn.init.zeros_(self.generator.conv_last.bias)  # type: ignore[arg-type]
 
     def guide(self, lq: Tensor) -> Tensor:
         """(B, 1, H * upscale, W * upscale): the predicted edge map, 0 to 1. Tiled restoration makes it once."""
@@ -130,4 +138,5 @@ class EdgeSRGAN(nn.Module):
 
     def forward(self, lq: Tensor, guide: Tensor | None = None) -> Tensor:
         edges = self.guide(lq) if guide is None else guide
-        return unsigned(self.generator(signed(lq), signed(edges)))
+        made = self.generator(signed(lq), signed(edges))
+        return enlarge_bicubic(lq, self.upscale) + made if self.global_skip else unsigned(made)

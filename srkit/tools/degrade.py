@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -25,6 +25,13 @@ _LINE_PX, _TEXT_PX, _GAP_PX = 18, 400, 4
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-opt", required=True, help="option file of a training")
+    parser.add_argument(
+        "--force_yml",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="other pictures by the same dice: datasets:train:dataroot_gt=FOLDER",
+    )
     parser.add_argument("--count", type=int, default=8, help="pictures")
     parser.add_argument("--out", help="page of gt, lq enlarged by repeating pixels, and what was drawn")
     parser.add_argument("--pairs", help="folder for gt/ and lq/ of PNG pictures, to validate or test on")
@@ -36,7 +43,7 @@ def run(flags: argparse.Namespace) -> None:
     if flags.count < 1:
         raise RefusedError(f"--count: found {flags.count}, expected at least 1")
     rows = []
-    for number, (name, gt, lq, lines) in enumerate(examples(flags.opt, flags.count)):
+    for number, (name, gt, lq, lines) in enumerate(examples(flags.opt, flags.count, flags.force_yml)):
         if flags.pairs is not None:
             for role, picture in (("gt", gt), ("lq", lq)):
                 write_image(Path(flags.pairs) / role / f"{number:04d}_{name}.png", picture)
@@ -46,9 +53,11 @@ def run(flags: argparse.Namespace) -> None:
     print(f"{len(rows)} pictures degraded; wrote {' and '.join(filter(None, (flags.out, flags.pairs)))}")
 
 
-def examples(file: str, count: int) -> Iterator[tuple[str, np.ndarray, np.ndarray, list[str]]]:
+def examples(
+    file: str, count: int, force: Sequence[str] = ()
+) -> Iterator[tuple[str, np.ndarray, np.ndarray, list[str]]]:
     """Name, gt, lq ((H, W, 3) uint8) and the drawn values of the samples of epoch 0, in the list's order, on the CPU."""
-    options = load_options(file, mode="train")
+    options = load_options(file, mode="train", force=force)
     dataset = build.build_dataset(options.datasets["train"], options.scale)
     for k in range(count):
         epoch, index = divmod(k, len(dataset))
