@@ -65,7 +65,7 @@ def build_parts(options: Options, group: Group) -> Parts:
     }
     losses, normalization = build.build_losses(options), build.build_normalization(options)
     try_parts(options, dataset, losses, normalization)
-    eval_sets = build.build_eval_sets(options, build.colour_of(item))
+    eval_sets = build.build_eval_sets(options, build.read_as(item))
     part = options.networks["network_g"]
     if not normalization.is_identity and any(
         build.full_arch_options(part.type, part.options, options.scale).get("rgb_mean", ())
@@ -120,12 +120,14 @@ def load_pretrained(
 def model_info(parts: Parts, name: str) -> ModelInfo:
     """What the exported file of a network says about itself."""
     part, options = parts.options.networks[name], parts.options
+    read_as = build.read_as(options.datasets["train"])
     return ModelInfo(
         arch=part.type,
         arch_options=build.full_arch_options(part.type, part.options, options.scale),
         scale=options.scale,
         normalization=parts.normalization,
-        color=build.colour_of(options.datasets["train"]) or "",
+        color=read_as.get("color", ""),
+        intensity=read_as.get("normalization", ""),
         iteration=0,
         experiment=options.name,
     )

@@ -7,9 +7,9 @@ import logging
 import traceback
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -119,13 +119,13 @@ def build_network(name: str, given: Mapping[str, Any], scale: tuple[int, ...]) -
     return network
 
 
-def build_dataset(item: DatasetOptions, scale: tuple[int, ...], color: str | None = None) -> Any:
-    """The dataset of one section, checked. `io_backend`, and `color` unless the section says it, are handed over when taken.
+def build_dataset(item: DatasetOptions, scale: tuple[int, ...], known: Mapping[str, str] | None = None) -> Any:
+    """The dataset of one section, checked. `io_backend`, and of `known` what the section leaves open, go to it when taken.
 
     Raises: RefusedError (DataError among them) naming the section, with all that its own check finds.
     """
     try:
-        dataset = _dataset(item, scale, color)
+        dataset = _dataset(item, scale, known or {})
         if hasattr(dataset, "check"):
             dataset.check()
     except OptionError:
@@ -135,10 +135,10 @@ def build_dataset(item: DatasetOptions, scale: tuple[int, ...], color: str | Non
     return dataset
 
 
-def _dataset(item: DatasetOptions, scale: tuple[int, ...], color: str | None) -> Any:
+def _dataset(item: DatasetOptions, scale: tuple[int, ...], known: Mapping[str, str]) -> Any:
     if item.scales is None:
-        return _one_dataset(item, item.options, scale, color)
-    parts = {s: _one_dataset(item, _with_scale(item.options, s), (s,) * len(scale), color) for s in item.scales}
+        return _one_dataset(item, item.options, scale, known)
+    parts = {s: _one_dataset(item, _with_scale(item.options, s), (s,) * len(scale), known) for s in item.scales}
     if finish_of(parts[item.scales[0]]) is not None:
         raise RefusedError(
             f"scales: {item.type} finishes its batches on the device, at one scale; remove scales, or train on "
@@ -149,17 +149,21 @@ def _dataset(item: DatasetOptions, scale: tuple[int, ...], color: str | None) ->
     return MixedScales(parts)
 
 
-def colour_of(item: DatasetOptions) -> str | None:
-    """What the pictures of a section are read as; None when its class knows no such choice."""
+READ_AS = ("color", "normalization")
+"""Options of a dataset that decide what a network sees: it is evaluated with those it was trained with."""
+
+
+def read_as(item: DatasetOptions) -> dict[str, str]:
+    """Those of READ_AS that the section's class knows."""
     takes = inspect.signature(DATASETS.get(item.type)).parameters
-    return str(item.options.get("color", takes["color"].default)) if "color" in takes else None
+    return {key: str(item.options.get(key, takes[key].default)) for key in READ_AS if key in takes}
 
 
-def _one_dataset(item: DatasetOptions, given: Mapping[str, Any], scale: tuple[int, ...], color: str | None) -> Any:
+def _one_dataset(
+    item: DatasetOptions, given: Mapping[str, Any], scale: tuple[int, ...], known: Mapping[str, str]
+) -> Any:
     filled: dict[str, Any] = {"scale": scale, "io_backend": item.io_backend.type if item.io_backend else "disk"}
-    if color is not None:
-        filled["color"] = color
-    return construct(DATASETS, item.type, given, filled)
+    return construct(DATASETS, item.type, given, filled | dict(known))
 
 
 def _with_scale(given: Mapping[str, Any], scale: int) -> dict[str, Any]:
@@ -184,36 +188,41 @@ def build_metrics(options: Options) -> tuple[NamedMetric, ...]:
             protocol = protocol_named(options.val.protocol)
         except RefusedError as error:
             raise OptionError(str(options.source), [f"val.protocol: {error}"]) from None
-        chosen = [(name, construct(METRICS, name, {}, {})) for name in ("PSNR", "SSIM")]
-        return tuple(NamedMetric(name.lower(), metric, protocol, metric.better) for name, metric in chosen)
+        inside = protocol.mask == "whole-and-inside"
+        chosen = [(name, construct(METRICS, name, {}, {})) for name in ("PSNR", "SSIM", *(["NRMSE"] if inside else []))]
+        whole = [NamedMetric(name.lower(), metric, protocol, metric.better) for name, metric in chosen]
+        masked = [replace(m, name=f"{m.name}_mask", region="mask") for m in whole] if inside else []
+        return (*whole, *masked)
     named = []
     for name, item in options.val.metrics.items():
         metric = construct(METRICS, item.type, item.options, {})
         edges = getattr(metric, "compares", "pictures") == "edges"
-        protocol = custom_protocol(item.crop_border, item.test_y_channel, edges)
+        axes: Literal[2, 3] = 3 if len(options.scale) == 3 else 2
+        protocol = custom_protocol(item.crop_border, item.test_y_channel, edges, axes)
         better = str(item.better or getattr(metric, "better", "higher"))
-        named.append(NamedMetric(name, metric, protocol, better))
+        named.append(NamedMetric(name, metric, protocol, better, item.region, item.erode))
     return tuple(named)
 
 
-def build_eval_sets(options: Options, color: str | None = None) -> list[EvalSet]:
-    """Every val*/test* dataset of the file, checked; `color` is what the network was trained on, if that is known.
+def build_eval_sets(options: Options, known: Mapping[str, str] | None = None) -> list[EvalSet]:
+    """Every val*/test* dataset of the file, checked; `known` is how the network's training pictures were read (READ_AS).
 
-    Raises: DataError; OptionError for a dataset whose own `color` is another.
+    Raises: DataError; OptionError for a dataset that says otherwise.
     """
     metrics = build_metrics(options)
     evaluated = [phase for phase in options.datasets if phase.startswith(("val", "test"))]
     problems = [
-        f"datasets.{phase}.color: found '{own}', but the network was trained on '{color}'; remove it"
+        f"datasets.{phase}.{key}: found '{own}', but the network was trained on '{value}'; remove it"
         for phase in evaluated
-        if (own := options.datasets[phase].options.get("color", color)) != color and color is not None
+        for key, value in (known or {}).items()
+        if (own := options.datasets[phase].options.get(key, value)) != value
     ]
     if problems:
         raise OptionError(str(options.source), problems)
     sets = []
     for phase, item in options.datasets.items():
         if phase.startswith(("val", "test")):
-            dataset, name = build_dataset(item, options.scale, color), item.name or phase
+            dataset, name = build_dataset(item, options.scale, known), item.name or phase
             single = {options.scale: (name, dataset)}
             if isinstance(dataset, MixedScales):
                 single = {

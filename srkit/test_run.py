@@ -67,7 +67,7 @@ def load_for_test(options: Options, group: Group) -> tuple[ModelFile, list[EvalS
         raise OptionError(str(options.source), ["path.pretrain_network_g: missing; name the model file to test"])
     model = read_model(path, options.path.param_key_g)
     restorer = build_restorer(options, model, group)
-    return model, build.build_eval_sets(options, (model.info.color or None) if model.info else None), restorer
+    return model, build.build_eval_sets(options, model.info.read_as() if model.info else None), restorer
 
 
 def open_results(folder: Path, name: str) -> None:
@@ -87,7 +87,7 @@ def _namer(options: Options, folder: Path, item: EvalSet) -> Any:
     if not options.val.save_img:
         return None
     suffix = f"_{options.val.suffix}" if options.val.suffix else ""
-    return lambda name: folder / "visualization" / item.name / f"{name}{suffix}.png"
+    return lambda name: folder / "visualization" / item.name / f"{name}{suffix}"
 
 
 def build_restorer(options: Options, model: ModelFile, group: Group) -> Restorer:

@@ -350,6 +350,59 @@ class PatchDiscriminator(nn.Module):
         return self.conv5[0](x)
 
 
+# easysr
+
+
+class EasySRBlock(nn.Module):
+    def __init__(self, ch: int) -> None:
+        super().__init__()
+        self.conv_block = nn.Sequential(
+            nn.Conv3d(ch, ch, 3, padding=1), nn.BatchNorm3d(ch), nn.LeakyReLU(0.2),
+            nn.Conv3d(ch, ch, 3, padding=1), nn.BatchNorm3d(ch),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv_block(x) + x
+
+
+class EasySRGenerator(nn.Module):
+    """Volumes from 0 to 255, in and out."""
+
+    def __init__(self, feat=4, blocks=2, kernel=(1, 3, 1)) -> None:
+        super().__init__()
+        self.blocks = blocks
+        self.conv_block1 = nn.Sequential(nn.Conv3d(1, feat, 3, padding=1), nn.LeakyReLU(0.2))
+        for number in range(1, blocks + 1):
+            self.add_module(f"residual_block{number}", EasySRBlock(feat))
+        self.conv_block2 = nn.Sequential(nn.Conv3d(feat, feat, 3, padding=1), nn.BatchNorm3d(feat))
+        up = nn.ConvTranspose3d(feat, feat, kernel, stride=kernel)
+        self.deup = named(deupblock=nn.Sequential(up, nn.LeakyReLU(0.2)))
+        self.conv3 = nn.Conv3d(feat, 1, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = first = self.conv_block1(x)
+        for number in range(1, self.blocks + 1):
+            x = self.get_submodule(f"residual_block{number}")(x)
+        return self.conv3(self.deup["deupblock"](self.conv_block2(x) + first))
+
+
+class EasySRDiscriminator(nn.Module):
+    """Gives the logit; the original a sigmoid of it."""
+
+    def __init__(self, feat=3, last=24, places=7 * 11 * 7) -> None:
+        super().__init__()
+        widths = [1, feat, 2 * feat, 4 * feat, 8 * feat]
+        for number in range(1, 5):
+            conv = nn.Conv3d(widths[number - 1], widths[number], 4, 2, 1)
+            self.add_module(f"conv{number}", nn.Sequential(conv, nn.BatchNorm3d(widths[number]), nn.LeakyReLU(0.2)))
+        self.conv5, self.fc = nn.Conv3d(widths[4], last, 4, 1, 1), nn.Linear(last * places, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for number in range(1, 6):
+            x = self.get_submodule(f"conv{number}")(x)
+        return self.fc(x.flatten(1))
+
+
 # The face network, and VDSR
 
 

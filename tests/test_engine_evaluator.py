@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from srkit.engine.transfer import Normalization
 from srkit.errors import DataError, DivergedError
 from srkit.imaging.files import read_image
 from srkit.imaging.resize import imresize, nearest_upscale
-from srkit.metrics import PSNR, SSIM
+from srkit.metrics import PSNR, SSIM, LRConsistency
 from srkit.metrics.protocol import custom_protocol
 
 CPU = torch.device("cpu")
@@ -100,7 +101,7 @@ def test_identical_pictures_are_infinite_and_json_stays_valid():
 
 
 def test_the_saved_file_is_the_picture_that_was_measured(tmp_path):
-    result = evaluate(Nearest(), Pictures(count=2), save_as=lambda name: tmp_path / f"{name}.png")
+    result = evaluate(Nearest(), Pictures(count=2), save_as=lambda name: tmp_path / name)
     for index, row in enumerate(r for r in result.rows if r.method == "model" and r.metric == "psnr"):
         saved = read_image(tmp_path / f"p{index}.png").astype(float)
         mse = np.mean((saved - Pictures().gt[index]) ** 2)
@@ -109,7 +110,7 @@ def test_the_saved_file_is_the_picture_that_was_measured(tmp_path):
 
 def test_sixteen_bit_pictures_are_measured_and_saved_in_sixteen_bits(tmp_path):
     dataset = Pictures(count=1, dtype=np.uint16)
-    evaluate(Nearest(), dataset, save_as=lambda name: tmp_path / f"{name}.png")
+    evaluate(Nearest(), dataset, save_as=lambda name: tmp_path / name)
     assert read_image(tmp_path / "p0.png").dtype == np.uint16
     np.testing.assert_array_equal(read_image(tmp_path / "p0.png"), nearest_upscale(dataset.gt[0][::2, ::2], 2))
 
@@ -179,3 +180,14 @@ def test_nan_is_never_the_best():
     assert not is_better(float("nan"), 1.0, "lower")
     assert is_better(2.0, 1.0, "higher")
     assert is_better(0.5, 1.0, "lower")
+
+
+def test_consistency_with_lq_is_the_psnr_of_the_shrunk_output():
+    dataset = Pictures(count=2)
+    named = NamedMetric("lr", LRConsistency(), custom_protocol(0, False), "higher")
+    result = Evaluator([], GROUP).evaluate(EvalSet("set", dataset, (named,), (2, 2)), restorer(Nearest()))
+    for row in (r for r in result.rows if r.method == "model"):
+        lq = dataset.sample(int(row.image[1:]), None).images["lq"]
+        shrunk = imresize(nearest_upscale(lq, 2), Fraction(1, 2)).astype(float)
+        assert row.value == pytest.approx(10 * math.log10(255**2 / np.mean((shrunk - lq) ** 2)), abs=1e-9)
+    assert result.mean("nearest", "lr") == result.mean("model", "lr")

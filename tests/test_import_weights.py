@@ -13,6 +13,8 @@ import torch
 from networks import counts, picture
 from published import (
     ChainVDSR,
+    EasySRDiscriminator,
+    EasySRGenerator,
     EdgeInformedGenerator,
     EdgeNetwork,
     EdgeSRGANDiscriminator,
@@ -43,7 +45,7 @@ def made(build_it: Callable[..., nn.Module], *given, **named) -> nn.Module:
     torch.manual_seed(0)
     net = build_it(*given, **named)
     for layer in net.modules():
-        if isinstance(layer, nn.BatchNorm2d):
+        if isinstance(layer, nn.BatchNorm2d | nn.BatchNorm3d):
             nn.init.uniform_(layer.running_mean, -0.2, 0.2)
             nn.init.uniform_(layer.running_var, 0.5, 2)
         if isinstance(layer, nn.PReLU):
@@ -107,6 +109,10 @@ def stripes(height: int, width: int) -> Tensor:
         (lambda: PatchDiscriminator(hooked, 4, 64), 2_764_800, 18),  # five layers of three entries, and one twice
         (SuperResolution, 13_361, 8),
         (lambda: ChainVDSR(1, 64, 18), 664_704, 20),
+        (lambda: EasySRGenerator(16, 4, (1, 6, 1)), 65_073, 69),
+        (lambda: EasySRGenerator(32, 2, (1, 3, 1)), 143_585, 41),
+        (lambda: EasySRDiscriminator(16, 1), 698_605, 32),
+        (lambda: EasySRDiscriminator(3, 24), 74_344, 32),
     ],
 )
 def test_the_networks_compared_with_here_have_the_published_counts(published, parameters, entries):
@@ -469,6 +475,78 @@ def test_a_vdsr_enlarges_by_the_scale_that_is_said(tmp_path):
     assert ours(picture(1, 1, 5, 4)).shape == (1, 1, 15, 12)
 
 
+# easysr
+
+
+class In255(nn.Module):
+    """Shows a network of intensities to 255 those to 1."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(255 * x) / 255
+
+
+@pytest.mark.parametrize(
+    ("feat", "blocks", "kernel"), [(5, 4, (1, 6, 1)), (6, 2, (1, 3, 1)), (4, 1, (2, 1, 1)), (4, 1, (2, 3, 2))]
+)
+def test_a_generator_of_easysr_gives_the_same_volume(tmp_path, feat, blocks, kernel):
+    theirs = made(EasySRGenerator, feat, blocks, kernel)
+    ours, info = imported(saved(tmp_path, theirs.state_dict(), "G_latest.pth"))
+    volume = picture(2, 1, 6, 5, 7)
+    assert difference(ours, In255(theirs), volume) <= 1e-5
+    assert (info.arch, info.scale) == ("ResnetGenerator", kernel)
+    assert info.arch_options == {
+        "num_in_ch": 1, "num_out_ch": 1, "num_feat": feat, "num_block": blocks, "scale": list(kernel),
+        "norm": "batch", "residual": "none", "img_range": 255.0,
+    }  # fmt: skip
+    assert (info.color, info.origin) == ("", "easysr: G_latest.pth; no licence stated")
+
+
+@pytest.mark.parametrize(("feat", "last", "scale"), [(4, 1, (1, 6, 1)), (3, 24, (1, 3, 1))])
+def test_a_discriminator_of_easysr_gives_the_same_logit(tmp_path, capsys, feat, last, scale):
+    theirs = made(EasySRDiscriminator, feat, last, 1 * 2 * 1)
+    ours, info = imported(saved(tmp_path, theirs.state_dict(), "D_latest.pth"), "--arch", "fixed_size=[32, 48, 40]")
+    assert difference(ours, theirs, picture(2, 1, 32, 48, 40)) <= 1e-5
+    assert (info.arch, info.scale) == ("PatchDiscriminator3D", scale)
+    assert info.arch_options == {"num_in_ch": 1, "num_feat": feat, "fixed_size": [32, 48, 40], "last_ch": last}
+    assert f"taken as scale {scale};" in capsys.readouterr().out
+
+
+def test_a_published_discriminator_of_easysr_judges_whole_volumes(tmp_path, capsys):
+    state = EasySRDiscriminator().state_dict()
+    _, info = imported(saved(tmp_path, state), "--scale", "1,6,1")
+    assert info.arch_options["fixed_size"] == [128, 192, 128]
+    assert info.scale == (1, 6, 1)
+    assert "taken as fixed_size [128, 192, 128]; --scale and" in capsys.readouterr().out
+
+
+def test_a_discriminator_of_easysr_for_another_size_is_refused(tmp_path, capsys):
+    state = EasySRDiscriminator(places=7 * 7 * 7).state_dict()
+    message = refused(capsys, saved(tmp_path, state))
+    assert "fc.weight (1, 8232) in the file, (1, 12936) in the network" in message
+
+
+def test_easysrs_weights_do_not_fit_under_their_own_names(tmp_path, capsys):
+    given = saved(tmp_path, EasySRGenerator(4, 2).state_dict())
+    described = ["--arch", "ResnetGenerator", "num_feat=4", "--scale", "1,3,1"]
+    assert "does not fit ResnetGenerator" in (message := refused(capsys, given, *described))
+    assert "no key fits at all" in message
+
+
+def test_other_weights_are_no_easysrs(tmp_path, capsys):
+    message = refused(capsys, saved(tmp_path, ChainVDSR().state_dict()), "--from", "easysr")
+    assert "not recognised; it holds features.0.weight" in message
+    assert "easysr: easysr's 3D generator" in message
+
+
+def test_the_axes_and_factor_of_an_easysr_file_cannot_be_contradicted(tmp_path, capsys):
+    message = refused(capsys, saved(tmp_path, EasySRGenerator().state_dict()), "--scale", "3,1,1")
+    assert "found scale (3, 1, 1), but the file says (1, 3, 1)" in message
+
+
 # BasicSR's other networks
 
 
@@ -516,7 +594,7 @@ def test_a_described_file_needs_a_scale_and_true_options(tmp_path, capsys):
 def test_a_file_that_fits_nothing_is_refused_with_what_it_holds_and_what_was_expected(tmp_path, capsys):
     message = refused(capsys, saved(tmp_path, {"params": {"layer.weight": torch.zeros(2)}}))
     assert "not recognised; it holds params: layer.weight. Expected one of" in message
-    for kind in ("torch_sr", "edge-srgan", "edge-informed", "esrgan", "vdsr", "faces"):
+    for kind in ("torch_sr", "edge-srgan", "edge-informed", "esrgan", "vdsr", "faces", "easysr"):
         assert f"\n  {kind}: " in message
     assert "--arch TYPE" in message
 

@@ -22,6 +22,7 @@ PERCEPTUAL = {
 # Options that a constructor cannot do without, and the side of a picture where 12 pixels do not suffice.
 OPTIONS = {"PerceptualLoss": PERCEPTUAL}
 SIDES = {"MSSSIMLoss": 161}
+PICTURES_ALONE = {"MSSSIMLoss", "PerceptualLoss"}
 
 
 class Generator(nn.Module):
@@ -100,6 +101,19 @@ def test_every_image_loss_falls_along_its_gradient(name):
     (slope,) = torch.autograd.grad(value, sr)
     length = 1e-6 / slope.norm()
     gain = value - total(loss(sr.detach() - length * slope, gt))
+    assert gain.item() == pytest.approx((length * slope.square().sum()).item(), rel=0.02)
+
+
+@pytest.mark.parametrize("name", sorted(set(IMAGE_LOSSES) - PICTURES_ALONE))
+def test_every_other_image_loss_falls_along_its_gradient_in_volumes(name):
+    loss = LOSSES.get(name)().double()
+    draw = torch.Generator().manual_seed(0)
+    sr, gt = (torch.rand(2, 1, 11, 12, 13, generator=draw, dtype=torch.float64) for _ in range(2))
+    sr.requires_grad_()
+    value = loss(sr, gt)
+    (slope,) = torch.autograd.grad(value, sr)
+    length = 1e-6 / slope.norm()
+    gain = value - loss(sr.detach() - length * slope, gt)
     assert gain.item() == pytest.approx((length * slope.square().sum()).item(), rel=0.02)
 
 

@@ -31,17 +31,21 @@ def test_ssim_loss_is_one_minus_the_metric():
     assert SSIMLoss()(sr, gt).item() == pytest.approx(1 - by_metric(SSIM(), sr, gt), abs=1e-12)
 
 
-def test_ssim_loss_of_a_volume_is_one_minus_scikit_images():
-    sr, gt = pair(1, 1, 12, 13, 14)
-    value = structural_similarity(
-        sr[0, 0].numpy(),
-        gt[0, 0].numpy(),
-        data_range=1.0,
-        gaussian_weights=True,
-        sigma=1.5,
-        use_sample_covariance=False,
-    )
-    assert SSIMLoss()(sr, gt).item() == pytest.approx(1 - value, abs=1e-12)
+@pytest.mark.parametrize("shape", [(1, 1, 12, 13, 14), (2, 3, 11, 16, 11)])
+def test_ssim_loss_of_volumes_is_one_minus_scikit_images_mean(shape):
+    sr, gt = pair(*shape)
+    values = [
+        structural_similarity(
+            sr[at].numpy(),
+            gt[at].numpy(),
+            data_range=1.0,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+        )
+        for at in np.ndindex(*shape[:2])
+    ]
+    assert SSIMLoss()(sr, gt).item() == pytest.approx(1 - np.mean(values), abs=1e-12)
 
 
 def test_ms_ssim_loss_is_one_minus_the_metric_also_for_odd_sides():
@@ -53,6 +57,11 @@ def test_ms_ssim_loss_is_one_minus_the_metric_also_for_odd_sides():
 def test_single_precision_changes_the_fifth_decimal_at_most(loss, side):
     sr, gt = pair(1, 3, side, side, noise=0.02)
     assert loss(sr.float(), gt.float()).item() == pytest.approx(loss(sr, gt).item(), abs=1e-5)
+
+
+def test_flat_volumes_are_compared_by_their_means_alone():
+    sr, gt = torch.full((1, 1, 11, 12, 11), 0.2).double(), torch.full((1, 1, 11, 12, 11), 0.4).double()
+    assert SSIMLoss()(sr, gt).item() == pytest.approx(1 - 0.1601 / 0.2001, abs=1e-7)
 
 
 @pytest.mark.parametrize(("loss", "side"), [(SSIMLoss(), 11), (MSSSIMLoss(), 161)])
@@ -78,8 +87,14 @@ def test_a_negative_has_no_ms_ssim_and_no_slope_that_is_not_finite():
 
 def test_a_picture_too_small_for_the_window_is_refused_with_the_smallest_size():
     SSIMLoss()(*pair(1, 1, 11, 11))
-    with pytest.raises(RefusedError, match="SSIMLoss needs at least 11 pixels along every axis, got 40 x 10"):
+    wrong = r"SSIMLoss needs at least 11 pixels along every axis, got 40 x 10 \(too short: axis 1\); raise gt_size"
+    with pytest.raises(RefusedError, match=wrong):
         SSIMLoss()(*pair(1, 1, 40, 10))
+
+
+def test_a_volume_too_small_for_the_window_is_refused_with_its_short_axes():
+    with pytest.raises(RefusedError, match=r"got 10 x 40 x 7 \(too short: axis 0, 2\)"):
+        SSIMLoss()(*pair(1, 1, 10, 40, 7))
 
 
 def test_a_picture_too_small_for_five_scales_is_refused_with_the_smallest_size():
@@ -98,6 +113,7 @@ def test_differing_shapes_are_refused_even_where_they_would_broadcast(loss):
         loss(torch.zeros(1, 3, 200, 200), torch.zeros(1, 1, 200, 200))
 
 
-def test_the_slope_of_ssim_is_that_of_its_differences():
-    sr, gt = pair(1, 1, 11, 12)
+@pytest.mark.parametrize("shape", [(1, 1, 11, 12), (1, 1, 11, 11, 11)])
+def test_the_slope_of_ssim_is_that_of_its_differences(shape):
+    sr, gt = pair(*shape)
     assert torch.autograd.gradcheck(lambda x: SSIMLoss()(x, gt), sr.requires_grad_())

@@ -8,6 +8,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import bootstrap
 
 from srkit.errors import DataError, RefusedError
 from srkit.imaging.colour import quantize
@@ -177,20 +178,42 @@ def test_the_metric_of_an_array_is_the_metric_of_the_saved_file(tmp_path):
 
 def test_summary_of_one_image_is_that_image():
     assert summarize([28.5]) == {
-        "n": 1, "n_identical": 0, "mean": 28.5, "sd": None, "median": 28.5, "min": 28.5, "max": 28.5,
+        "n": 1, "n_groups": 1, "n_identical": 0, "mean": 28.5, "sd": None, "median": 28.5, "min": 28.5, "max": 28.5, "ci95": None,
     }  # fmt: skip
 
 
 def test_summary_counts_identical_images_and_averages_the_rest():
     summary = summarize([30.0, math.inf, 34.0, 32.0])
     assert summary == {
-        "n": 4, "n_identical": 1, "mean": 32.0, "sd": 2.0, "median": 32.0, "min": 30.0, "max": 34.0,
+        "n": 4, "n_groups": 4, "n_identical": 1, "mean": 32.0, "sd": 2.0, "median": 32.0, "min": 30.0, "max": 34.0, "ci95": None,
     }  # fmt: skip
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
 
 
 def test_summary_of_identical_images_only_has_no_mean():
     assert summarize([math.inf, math.inf])["mean"] is None
+
+
+def test_the_interval_is_the_percentile_bootstrap():
+    values = np.random.default_rng(1).normal(30, 2, 20)
+    theirs = bootstrap((values,), np.mean, method="percentile", n_resamples=10_000, rng=np.random.default_rng(5))
+    low, high = summarize(values)["ci95"]
+    assert (low, high) == pytest.approx(tuple(theirs.confidence_interval), abs=0.06)  # two draws of 10,000
+
+
+def test_images_of_one_group_do_not_count_as_independent():
+    values = np.random.default_rng(1).normal(30, 2, 8)
+    alone = summarize(values)["ci95"]
+    tenfold = summarize(np.repeat(values, 10), [f"slide {k}" for k in range(8) for _ in range(10)])
+    assert tenfold["ci95"] == pytest.approx(alone, abs=1e-9)
+    assert tenfold["n_groups"] == 8
+    as_if = summarize(np.repeat(values, 10))["ci95"]
+    assert as_if[1] - as_if[0] < 0.5 * (alone[1] - alone[0])
+
+
+def test_fewer_than_six_groups_have_no_interval():
+    assert summarize([1.0, 2.0, 3.0, 4.0, 5.0])["ci95"] is None
+    assert summarize([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])["ci95"] is not None
 
 
 @pytest.mark.parametrize("values", [[], [1.0, math.nan], [-math.inf]])

@@ -6,14 +6,14 @@ import math
 
 import numpy as np
 import pytest
-from skimage.metrics import mean_squared_error, peak_signal_noise_ratio, structural_similarity
+from skimage.metrics import mean_squared_error, normalized_root_mse, peak_signal_noise_ratio, structural_similarity
 
 from srkit.errors import DataError, DivergedError
-from srkit.metrics import MAE, MSE, MSSSIM, PSNR, SSIM
+from srkit.metrics import MAE, MSE, MSSSIM, NRMSE, PSNR, SSIM, SliceSSIM
 from srkit.metrics.ssim import gaussian_window
 from srkit.registry import METRICS
 
-ALL = (PSNR, SSIM, MSSSIM, MSE, MAE)
+ALL = (PSNR, SSIM, MSSSIM, MSE, MAE, NRMSE)
 
 
 def pair(*shape, seed=0):
@@ -41,7 +41,7 @@ def reference_ssim(sr, gt, **options):
 def test_metrics_are_registered_under_their_class_names():
     assert {c.__name__ for c in ALL} <= set(METRICS)
     assert {c.__name__: c.better for c in ALL} == {
-        "PSNR": "higher", "SSIM": "higher", "MSSSIM": "higher", "MSE": "lower", "MAE": "lower",
+        "PSNR": "higher", "SSIM": "higher", "MSSSIM": "higher", "MSE": "lower", "MAE": "lower", "NRMSE": "lower",
     }  # fmt: skip
 
 
@@ -94,7 +94,7 @@ def test_msssim_equals_five_scales_of_scikit_image(shape):
 @pytest.mark.parametrize("metric", ALL)
 def test_identical_images(metric):
     _, gt = pair(170, 165, 3)
-    perfect = {PSNR: math.inf, MSE: 0.0, MAE: 0.0}.get(metric, 1.0)
+    perfect = {PSNR: math.inf, MSE: 0.0, MAE: 0.0, NRMSE: 0.0}.get(metric, 1.0)
     assert metric()(gt.copy(), gt, 255.0) == pytest.approx(perfect, abs=1e-12)
 
 
@@ -140,3 +140,52 @@ def test_values_that_are_not_finite_are_no_result(metric, bad):
         metric()(broken, gt, 255.0)
     with pytest.raises(DataError, match="gt holds"):
         metric()(sr, broken, 255.0)
+
+
+def test_nrmse_equals_scikit_image_and_zeros_score_one():
+    sr, gt = pair(12, 13, 14, 1)
+    assert NRMSE()(sr, gt, 255.0) == pytest.approx(normalized_root_mse(gt, sr), abs=1e-12)
+    assert NRMSE()(np.zeros_like(gt), gt, 255.0) == pytest.approx(1.0)
+    with pytest.raises(DataError, match="gt is zero everywhere"):
+        NRMSE()(sr, np.zeros_like(gt), 255.0)
+
+
+def test_inside_a_mask_only_its_places_count():
+    sr, gt = pair(20, 21, 22, 1)
+    mask = np.zeros((20, 21, 22), bool)
+    mask[6:12, 7:14, 8:15] = True
+    for metric in (PSNR(), MSE(), MAE(), NRMSE()):
+        box = metric(sr[6:12, 7:14, 8:15], gt[6:12, 7:14, 8:15], 255.0)
+        assert metric.inside(sr, gt, 255.0, mask) == pytest.approx(box, rel=1e-12)
+        elsewhere = sr.copy()
+        elsewhere[~mask] = 0
+        assert metric.inside(elsewhere, gt, 255.0, mask) == metric.inside(sr, gt, 255.0, mask)
+
+
+def test_ssim_inside_a_mask_is_the_mean_of_its_map_there():
+    sr, gt = pair(20, 21, 22, 1)
+    mask = np.random.default_rng(0).random((20, 21, 22)) < 0.3
+    _, whole = reference_ssim(sr, gt, full=True)
+    valid = (slice(5, -5),) * 3
+    assert SSIM().inside(sr, gt, 255.0, mask) == pytest.approx(whole[valid][mask[valid]].mean(), abs=1e-12)
+    assert SSIM().inside(sr, gt, 255.0, np.ones_like(mask)) == pytest.approx(SSIM()(sr, gt, 255.0), abs=1e-12)
+
+
+@pytest.mark.parametrize("metric", [PSNR(), SSIM(), NRMSE()])
+def test_an_empty_mask_is_refused(metric):
+    sr, gt = pair(20, 21, 22, 1)
+    with pytest.raises(DataError, match="the mask is empty"):
+        metric.inside(sr, gt, 255.0, np.zeros((20, 21, 22), bool))
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_slice_ssim_is_the_mean_over_slices_and_leaves_out_empty_ones(axis):
+    sr, gt = pair(14, 15, 16, 1)
+    index = [slice(None)] * 3
+    index[axis] = slice(0, 2)
+    gt[tuple(index)], sr[tuple(index)] = 0, 3
+    slices = range(2, gt.shape[axis])
+    expected = np.mean([SSIM()(sr.take(k, axis), gt.take(k, axis), 255.0) for k in slices])
+    assert SliceSSIM(axis=axis)(sr, gt, 255.0) == pytest.approx(expected, abs=1e-12)
+    with pytest.raises(DataError, match="every slice of gt across axis"):
+        SliceSSIM(axis=axis)(sr, np.ones_like(gt), 255.0)

@@ -30,7 +30,7 @@ REPORTED = [
         r"train\.batch_size_per_gpu: unknown option; it belongs to datasets\.train",
     ),
     ("total_iter: 1000", "gt_size: 4", r"train\.gt_size: unknown option; it belongs to datasets\.train"),
-    ("total_iter: 1000", "img_range: 4", r"train\.img_range: unknown option; it belongs to network_g of type EDSR"),
+    ("total_iter: 1000", "res_scale: 4", r"train\.res_scale: unknown option; it belongs to network_g of type EDSR"),
     ("total_iter: 1000", "lr: 1", r"train\.lr: unknown option; it belongs to train\.optim_g"),
     ("total_iter: 1000", "ema_decay: 1", r"line 20, train\.ema_decay: found 1, expected a number below 1"),
     ("total_iter: 1000", "total_iter: ", r"train\.total_iter: found nothing, expected a whole number"),

@@ -6,6 +6,8 @@ from srkit.archs.edge_srgan import EdgeSRGAN
 from srkit.archs.edsr import EDSR
 from srkit.archs.faces_sr import FacesSR
 from srkit.archs.msrresnet import MSRResNet
+from srkit.archs.patch_discriminator3d import PatchDiscriminator3D
+from srkit.archs.resnet_generator import ResnetGenerator
 from srkit.archs.rrdbnet import RRDBNet
 from srkit.archs.spectral_discriminators import SNPatchDiscriminator, UNetDiscriminatorSN
 from srkit.archs.srresnet import SRResNet
@@ -21,7 +23,9 @@ __all__ = [
     "EdgeSRGAN",
     "FacesSR",
     "MSRResNet",
+    "PatchDiscriminator3D",
     "RRDBNet",
+    "ResnetGenerator",
     "SNPatchDiscriminator",
     "SRResNet",
     "SwishDiscriminator",

@@ -5,5 +5,13 @@ from srkit.data.paired_image import PairedImageDataset
 from srkit.data.realesrgan import RealESRGANDataset
 from srkit.data.sample import Sample
 from srkit.data.single_image import SingleImageDataset
+from srkit.data.volumes import VolumeDataset
 
-__all__ = ["MicroscopyPairedDataset", "PairedImageDataset", "RealESRGANDataset", "Sample", "SingleImageDataset"]
+__all__ = [
+    "MicroscopyPairedDataset",
+    "PairedImageDataset",
+    "RealESRGANDataset",
+    "Sample",
+    "SingleImageDataset",
+    "VolumeDataset",
+]

@@ -18,6 +18,7 @@ from srkit.data.cache import CachedSource, cache_root
 from srkit.data.checks import Findings, check_files, picks
 from srkit.data.colour_change import ColourChange
 from srkit.data.damage import LqDamage
+from srkit.data.forms import PictureForm, integer_type
 from srkit.data.known_pictures import known_pictures
 from srkit.data.names import need_folders, output_name
 from srkit.data.sample import Sample
@@ -112,14 +113,13 @@ class PictureReader:
             whole = {role: self._colour(role, image, white, augmented=False) for role, image in images.items()}
             whole = {role: np.require(image, requirements=["C", "W"]) for role, image in whole.items()}
             is_luma = self.reading.color != "rgb" and lq.shape[-1] == 3
-            return Sample(
-                whole,
-                name,
-                paths,
-                white,
+            form = PictureForm(
+                white=white,
+                dtype=integer_type(images, white),
                 luma=("limited" if self.reading.color == "y" else "full") if is_luma else "",
                 chroma=chroma(lq) if is_luma else None,
             )
+            return Sample(whole, name, paths, white, form=form)
         augment = self.augments[variant]
         try:
             draw = augment.draw(rng, lq.shape[:-1], white)

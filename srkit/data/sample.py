@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from srkit.data.forms import Form
 
 
 @dataclass
@@ -17,10 +20,11 @@ class Sample:
             either. A dataset with `on_device` may leave out what that will make. RGB order, uint8 or uint16; float32 in the file's units for luma (`color: y`).
         name: Stem for output files, unique within its dataset.
         paths: Where "lq" and "gt" came from, for messages and reports.
-        white: Intensity of 1.0 in the file's units: 255, 65535 or 2**bit_depth - 1.
-        luma: Range of lq's luma when lq is luma of a colour picture.
-        chroma: In evaluation its colour, (*S, 2): Cb and Cr of lq.
+        white: Intensity of 1.0 in the file's units: 255, 65535 or 2**bit_depth - 1; a volume's own.
         draw: What chance decided that `on_device` is to carry out: plain values and small arrays.
+        black: Intensity of 0.0 in the file's units; other than 0 only in volumes that are evaluated.
+        group: Slide, person or animal it comes from, where that is known: what counts as independent.
+        form: What a restored array becomes, in evaluation; None is a picture of the arrays' integers.
     """
 
     images: dict[str, np.ndarray]
@@ -28,5 +32,6 @@ class Sample:
     paths: dict[str, str]
     white: float
     draw: Any = None
-    luma: Literal["", "limited", "full"] = ""
-    chroma: np.ndarray | None = None
+    black: float = 0.0
+    group: str = ""
+    form: Form | None = None

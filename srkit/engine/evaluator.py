@@ -4,35 +4,31 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from typing import Protocol as TypingProtocol
 
 import numpy as np
 from tqdm import tqdm
 
+from srkit.data.forms import Form, PictureForm
 from srkit.data.loader import eval_samples
 from srkit.data.sample import Sample
 from srkit.engine.distributed import Group
 from srkit.engine.restorer import Restorer
 from srkit.errors import DataError, DivergedError
-from srkit.imaging.colour import full_from_limited, limited_from_full, luma, quantize, with_chroma
-from srkit.imaging.files import write_image
-from srkit.imaging.resize import imresize, nearest_upscale
 from srkit.metrics.protocol import Protocol
 from srkit.metrics.summary import summarize
 
 _QUICK_VALUES = 12_000_000  # a picture larger than this is never too small for a metric
 
-BASELINES: Mapping[str, Callable[[np.ndarray, tuple[int, ...]], np.ndarray]] = {
-    "nearest": nearest_upscale,
-    "bicubic-matlab": imresize,
-}
-
 
 class MetricFunction(TypingProtocol):
+    """One that can be measured inside a mask has `inside(sr, gt, data_range, mask)` too, mask (*S) bool. One whose
+    attribute `compares` is "lq" gets sr made small again, and lq in place of gt."""
+
     better: str
 
     def __call__(self, sr: np.ndarray, gt: np.ndarray, data_range: float) -> float: ...
@@ -40,12 +36,34 @@ class MetricFunction(TypingProtocol):
 
 @dataclass(frozen=True)
 class NamedMetric:
-    """A metric under the name the option file gives it, and the protocol that prepares its pictures."""
+    """A metric under the name the option file gives it, the protocol that prepares its pictures, and where it looks."""
 
     name: str
     metric: MetricFunction
     protocol: Protocol
     better: str
+    region: Literal["whole", "mask"] = "whole"
+    erode: int = 0
+
+    @property
+    def is_of_lq(self) -> bool:
+        """Whether it compares with lq."""
+        return getattr(self.metric, "compares", "") == "lq"
+
+    def __call__(
+        self, sr: np.ndarray, gt: np.ndarray, scale: Sequence[int], span: float, mask: np.ndarray | None
+    ) -> float:
+        """The value of file values `sr` and `gt` (*S, C); `mask` (*S) bool, or None. DataError for what cannot be measured."""
+        prepared = self.protocol.prepare(sr, gt, scale, span)
+        if self.region == "whole":
+            return float(self.metric(*prepared))
+        if mask is None:
+            raise DataError("measured inside a mask, and there is none; give mask_root, or leave region: mask out")
+        if self.erode:
+            from scipy.ndimage import binary_erosion
+
+            mask = binary_erosion(mask, iterations=self.erode)
+        return float(self.metric.inside(*prepared, self.protocol.prepare_mask(mask, scale)))  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)
@@ -68,28 +86,43 @@ class Row:
     metric: str
     protocol: str
     value: float
+    group: str
 
 
 @dataclass
 class SetResult:
-    """All rows of one set; means are taken from these and from nothing else."""
+    """All rows of one set; means are taken from these and from nothing else.
+
+    Args:
+        baselines: The interpolation rows among the methods.
+        previews: By picture: what its form shows of lq, sr and gt.
+    """
 
     name: str
     metrics: tuple[NamedMetric, ...]
     rows: list[Row]
     images: int
-    examples: list[dict[str, np.ndarray]] = field(default_factory=list)
+    baselines: tuple[str, ...] = ()
+    previews: list[dict[str, np.ndarray]] = field(default_factory=list)
 
     def methods(self) -> list[str]:
         return list(dict.fromkeys(row.method for row in self.rows))
 
     def summary(self, method: str, metric: str) -> dict[str, Any]:
-        return summarize([r.value for r in self.rows if r.method == method and r.metric == metric])
+        rows = [r for r in self.rows if r.method == method and r.metric == metric]
+        return summarize([r.value for r in rows], [r.group for r in rows])
 
     def mean(self, method: str, metric: str) -> float:
         """Mean over images; infinite when every image is identical to its gt."""
         mean = self.summary(method, metric)["mean"]
         return math.inf if mean is None else float(mean)
+
+    def bar(self, metric: NamedMetric) -> tuple[str, float] | None:
+        """The interpolation with the best mean, and that: what a network has to beat. None without such rows."""
+        found = [(name, self.mean(name, metric.name)) for name in self.methods() if name in self.baselines]
+        if not found:
+            return None
+        return (max if metric.better == "higher" else min)(found, key=lambda item: item[1])
 
 
 class Evaluator:
@@ -121,15 +154,15 @@ class Evaluator:
         restorer: Restorer,
         method: str = "model",
         save_as: Callable[[str], Path] | None = None,
-        examples: int = 0,
+        previews: int = 0,
         tick: Callable[[], None] = lambda: None,
     ) -> SetResult:
         """Rows of one set.
 
         Args:
             method: Name of the network's rows.
-            save_as: Maps a picture's name to the file its sr is written to.
-            examples: Pictures kept as lq/sr/gt triples (on rank 0).
+            save_as: Maps a picture's name to the path, without suffix, its sr is written to.
+            previews: Pictures of which a preview is kept (on rank 0).
             tick: Called after every picture; may raise to give up.
 
         Raises: DataError for an empty set; DivergedError when an output is not finite.
@@ -142,36 +175,35 @@ class Evaluator:
         kept: list[dict[str, np.ndarray]] = []
         want_baselines = self.baselines and item.name not in self._baseline_rows
         baseline_rows: list[Row] = []
+        baselines: tuple[str, ...] = ()
         samples = eval_samples(item.dataset, mine, item.num_workers)
         for sample in tqdm(samples, item.name, len(mine), leave=False, disable=not self.progress):
+            form = _form(sample)
             restored = self._restore(restorer.at_scale(item.scale), sample, item.name)
-            sr = quantize(restored, _file_type(sample), sample.white)
+            sr = form.values(restored)
             if save_as is not None:
-                write_image(save_as(sample.name), _in_colour(restored, sample, item.scale))
+                form.write(save_as(sample.name), restored, sample, item.scale)
             rows.extend(self._measure(item, sample, method, sr))
+            baselines = form.baselines
             if want_baselines and "gt" in sample.images:
-                for name, enlarge in BASELINES.items():
-                    enlarged = enlarge(sample.images["lq"], item.scale)
-                    if sample.luma == "full":
-                        enlarged = limited_from_full(enlarged, sample.white)
-                    baseline_rows.extend(self._measure(item, sample, name, _as_file(enlarged, sample)))
-            if len(kept) < examples:
-                kept.append({**sample.images, "sr": sr})
+                for name in baselines:
+                    enlarged = form.enlarged(name, sample.images["lq"], item.scale)
+                    baseline_rows.extend(self._measure(item, sample, name, enlarged))
+            if len(kept) < previews:
+                kept.append(form.preview({**sample.images, "sr": sr}))
             tick()
         gathered = self.group.gather((rows, baseline_rows))
         if want_baselines:
             self._baseline_rows[item.name] = _interleave([part[1] for part in gathered])
         rows = self._baseline_rows.get(item.name, []) + _interleave([part[0] for part in gathered])
-        return SetResult(item.name, item.metrics, rows, count, kept)
+        return SetResult(item.name, item.metrics, rows, count, baselines, kept)
 
     @staticmethod
     def _restore(restorer: Restorer, sample: Sample, set_name: str) -> np.ndarray:
-        """sr, 1.0 is white, not clipped; luma in limited range."""
-        sr = restorer(sample.images["lq"], sample.white)
+        """sr, 1.0 is white, not clipped."""
+        sr = restorer(sample.images["lq"], sample.white, sample.black)
         if not np.isfinite(sr).all():
             raise DivergedError(f"{set_name}/{sample.name}: the network's output is not finite; use earlier weights")
-        if sample.luma == "full":
-            sr = limited_from_full(sr)
         return sr
 
     def _measure(self, item: EvalSet, sample: Sample, method: str, sr: np.ndarray) -> Iterator[Row]:
@@ -183,30 +215,21 @@ class Evaluator:
                 f"{item.name}/{sample.name}: sr is {sr.shape[:-1]}, gt is {gt.shape[:-1]} ({sample.paths.get('gt')}); "
                 f"lq and gt do not differ by scale {item.scale}"
             )
+        mask, form = _mask(sample), _form(sample)
         for named in item.metrics:
-            prepared = named.protocol.prepare(sr, gt, item.scale, sample.white)
-            value = named.metric(prepared.sr, prepared.gt, prepared.data_range)
-            yield Row(sample.name, method, named.name, f"{named.protocol.name}#{named.protocol.hash}", float(value))
+            pair = (sr, gt) if not named.is_of_lq else (form.reduced(sr, item.scale), form.low(sample.images["lq"]))
+            value = named(*pair, item.scale, form.data_range, mask)
+            protocol = f"{named.protocol.name}#{named.protocol.hash}"
+            yield Row(sample.name, method, named.name, protocol, value, sample.group or sample.name)
 
 
-def _file_type(sample: Sample) -> np.dtype:
-    """Integer type of the sample's files; luma that was made from them is float32."""
-    types = [image.dtype for image in sample.images.values() if np.issubdtype(image.dtype, np.integer)]
-    return types[0] if types else np.dtype(np.uint8 if sample.white == 255 else np.uint16)
+def _form(sample: Sample) -> Form:
+    return sample.form or PictureForm.of(sample)
 
 
-def _as_file(image: np.ndarray, sample: Sample) -> np.ndarray:
-    """Intensities in the file's units as the file would hold them."""
-    if np.issubdtype(image.dtype, np.integer):
-        return image
-    return quantize(image / sample.white, _file_type(sample), sample.white)
-
-
-def _in_colour(restored: np.ndarray, sample: Sample, scale: tuple[int, ...]) -> np.ndarray:
-    """What is written: luma gets the bicubic enlargement of lq's chroma, all else is itself."""
-    if sample.chroma is not None:
-        restored = with_chroma(full_from_limited(restored), imresize(sample.chroma / sample.white, scale))
-    return quantize(restored, _file_type(sample), sample.white)
+def _mask(sample: Sample) -> np.ndarray | None:
+    mask = sample.images.get("mask")
+    return None if mask is None else mask[..., 0] > 0
 
 
 def check_metrics(item: EvalSet) -> None:
@@ -220,12 +243,16 @@ def check_metrics(item: EvalSet) -> None:
     gt, channels = sample.images.get("gt"), sample.images["lq"].shape[-1]
     if gt is None:
         return
-    sr = quantize(luma(gt, sample.white) / sample.white, gt.dtype, sample.white) if channels < gt.shape[-1] else gt
+    form = _form(sample)
+    given = (form.ideal(gt, channels), gt, item.scale, form.data_range)
     for named in item.metrics:
+        if named.is_of_lq:
+            continue
         try:
-            prepared = named.protocol.prepare(sr, gt, item.scale, sample.white)
-            if prepared.gt.size <= _QUICK_VALUES:
-                named.metric(prepared.sr, prepared.gt, prepared.data_range)
+            if gt.size <= _QUICK_VALUES:
+                named(*given, _mask(sample))
+            else:
+                named.protocol.prepare(*given)
         except DataError as error:
             raise DataError(f"{item.name}, metric {named.name}: {error}") from None
 

@@ -178,14 +178,14 @@ class TrainingLog:
 
     def validation(
         self, iteration: int, set_name: str, weights: str, values: Mapping[str, float], best: Mapping[str, tuple[float, int]],
-        baselines: Mapping[str, float],
+        bars: Mapping[str, tuple[str, float]],
     ) -> None:  # fmt: skip
-        """One set's validation: the block users grep for, with bicubic beside it."""
+        """One set's validation: the block users grep for, with the best interpolation beside it."""
         if not self.is_main:
             return
         lines = [f"Validation {set_name} ({weights})"]
         for key, value in values.items():
-            beside = f"\tbicubic-matlab: {baselines[key]:.4f}" if key in baselines else ""
+            beside = f"\t{bars[key][0]}: {bars[key][1]:.4f}" if key in bars else ""
             lines.append(f"\t # {key}: {value:.4f}\tBest: {best[key][0]:.4f} @ {best[key][1]} iter{beside}")
         logger.info("\n".join(lines))
         self._record(
@@ -193,12 +193,9 @@ class TrainingLog:
         )
         self._board("add_scalar", {f"metrics/{set_name}/{key}": value for key, value in values.items()}, iteration)
 
-    def pictures(
-        self, iteration: int, set_name: str, name: str, images: Mapping[str, np.ndarray], white: float
-    ) -> None:
-        """lq, sr and gt of one validation picture."""
-        scaled = {f"{set_name}/{name}/{kind}": image.astype(np.float32) / white for kind, image in images.items()}
-        self._board("add_image", scaled, iteration, dataformats="HWC")
+    def pictures(self, iteration: int, name: str, images: Mapping[str, np.ndarray]) -> None:
+        """Pictures (H, W, C) from 0 to 1 under one name."""
+        self._board("add_image", {f"{name}/{k}": image for k, image in images.items()}, iteration, dataformats="HWC")
 
     def _board(self, method: str, values: Mapping[str, Any], iteration: int, **settings: Any) -> None:
         """Writes to TensorBoard. What its writer thread could not write (a full disk) ends the curves, not the run."""

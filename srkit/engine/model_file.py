@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ class ModelInfo:
     """What a model file says about itself (its third key, `srkit`, plain values only).
 
     Args:
+        color: What its pictures were read as: rgb, y, y_full.
+        intensity: How a volume's values become 0 to 1, a name of `imaging.intensity`.
         origin: How the weights came about when not by training alone.
     """
 
@@ -35,6 +38,11 @@ class ModelInfo:
     iteration: int
     experiment: str
     origin: str = ""
+    intensity: str = ""
+
+    def read_as(self) -> dict[str, str]:
+        """How a dataset has to read what this network is shown, under the datasets' option names."""
+        return {k: v for k, v in (("color", self.color), ("normalization", self.intensity)) if v}
 
     def to_plain(self) -> dict[str, Any]:
         plain = asdict(self)
@@ -45,7 +53,7 @@ class ModelInfo:
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> ModelInfo:
         fields = {k: plain[k] for k in ("arch", "arch_options", "color", "iteration", "experiment")}
-        fields["origin"] = plain.get("origin", "")
+        fields |= {k: plain.get(k, "") for k in ("origin", "intensity")}
         norm = plain["normalization"]
         return cls(
             **fields,
@@ -78,20 +86,20 @@ def write_model(
 
 def weights_keys(path: Path) -> list[WeightsKey]:
     """Which of `params` and `params_ema` a model file has."""
-    content = load_tensors(path)
+    content = _content(path)
     known: tuple[WeightsKey, ...] = ("params", "params_ema")
     return [key for key in known if isinstance(content, dict) and isinstance(content.get(key), dict)]
 
 
 def read_model(path: Path, key: WeightsKey | None = None) -> ModelFile:
-    """Reads srkit's, BasicSR's or a bare state dict, the last from a .safetensors file too.
+    """Reads srkit's, BasicSR's or a bare state dict, all from a .safetensors file too.
 
     Args:
         key: Which weights; None takes `params_ema` when present, else `params`.
 
     Raises: WeightsError when the file is a training state, lacks the key, or holds non-finite weights.
     """
-    content = _load_safetensors(path) if path.suffix == ".safetensors" else load_tensors(path)
+    content = _content(path)
     if not isinstance(content, dict):
         raise WeightsError(f"{path}: holds a {type(content).__name__}, expected a state dict")
     if "optimizers" in content or "optimizer" in content or "training" in content:
@@ -110,19 +118,28 @@ def read_model(path: Path, key: WeightsKey | None = None) -> ModelFile:
     return ModelFile(path, used, tensors, info)
 
 
+def _content(path: Path) -> Any:
+    return _load_safetensors(path) if path.suffix == ".safetensors" else load_tensors(path)
+
+
 def _load_safetensors(path: Path) -> dict[str, Any]:
+    """A bare state dict, or what a .pth of srkit holds where the file's metadata `srkit` (JSON) say so."""
     try:
-        from safetensors.torch import load_file
+        from safetensors import safe_open
     except ImportError:
         raise WeightsError(
             f"{path}: reading it needs the package safetensors; pip install 'srkit[community]'"
         ) from None
     try:
-        return dict(load_file(path))
+        with safe_open(path, framework="pt") as file:
+            names = file.keys()
+            state = {name: file.get_tensor(name) for name in names}
+            told = json.loads((file.metadata() or {}).get("srkit", "{}"))
     except FileNotFoundError:
         raise WeightsError(f"{path}: no such file") from None
     except Exception as error:  # safetensors raises its own type and OSError for bad files
         raise WeightsError(f"{path}: damaged or not a safetensors file ({error})") from error
+    return {told["weights"]: state, "srkit": told} if isinstance(told, dict) and "weights" in told else state
 
 
 def _pick(path: Path, content: dict[str, Any], key: WeightsKey | None) -> tuple[str, dict[str, Any]]:

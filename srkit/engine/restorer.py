@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from srkit.engine.ensemble import mean_over_turns, turns
 from srkit.engine.precision import Precision
 from srkit.engine.transfer import Normalization, to_float
 from srkit.errors import OutOfMemoryError
-from srkit.imaging.tiles import tiled
+from srkit.imaging.tiles import Blend, Tick, tiled
 
 _log = logging.getLogger("srkit")
 
@@ -30,6 +31,7 @@ class Restorer:
         precision: fp32 unless asked otherwise.
         tile: Tile size in lq pixels per axis, or None for the whole picture.
         overlap: Context around each tile in lq pixels; tiles equal the whole when it covers the receptive field.
+        ensemble: Take the mean over all flips, of pictures over all quarter turns too.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class Restorer:
         precision: Precision,
         tile: tuple[int, ...] | None = None,
         overlap: tuple[int, ...] | None = None,
+        ensemble: bool = False,
     ) -> None:
         self.network = network
         self.normalization = normalization
@@ -50,8 +53,11 @@ class Restorer:
         self.precision = precision
         self.tile = tile
         self.overlap = overlap or (0,) * len(scale)
+        self.ensemble = ensemble
+        self.blend: Blend = "crop"
+        self.batch = 1
         self._call: dict[str, int] = {}
-        reach = getattr(network, "receptive_radius_px", None)
+        reach = self.reach
         if tile and reach == math.inf:
             _log.warning("%s looks at a whole picture at once: its tiles differ from it", type(network).__name__)
         elif tile and reach and min(self.overlap) < reach:
@@ -61,9 +67,20 @@ class Restorer:
                 reach,
             )
 
+    @property
+    def reach(self) -> float | None:
+        """No output pixel depends on an lq pixel further away than this; None where the network does not say it."""
+        reach: float | None = getattr(self.network, "receptive_radius_px", None)
+        return reach
+
+    @property
+    def step(self) -> int:
+        """Tiles start at multiples of it."""
+        return int(getattr(self.network, "tile_step", 1))
+
     def _run(self, lq: Tensor, *guide: Tensor) -> Tensor:
         with self.precision.autocast():
-            sr = self.network(self.normalization.apply(lq), *guide, **self._call)
+            sr = self.network(self.normalization.apply(lq.to(self.device)), *guide, **self._call)
         return self.normalization.invert(sr.float())
 
     def _guide(self, lq: Tensor) -> tuple[Tensor, ...]:
@@ -73,8 +90,10 @@ class Restorer:
             return ()
         try:
             with self.precision.autocast():
-                return (make(self.normalization.apply(lq)),)
-        except (torch.OutOfMemoryError, MemoryError) as error:
+                return (make(self.normalization.apply(lq.to(self.device))),)
+        except (RuntimeError, MemoryError) as error:
+            if not _is_out_of_memory(error):
+                raise
             size = "x".join(str(n) for n in lq.shape[2:])
             raise OutOfMemoryError(
                 f"out of memory while {type(self.network).__name__} made the guide of a whole picture of {size} pixels, which "
@@ -89,30 +108,35 @@ class Restorer:
         other.scale, other._call = scale, {"scale": scale[0]}
         return other
 
+    def in_tiles(
+        self, tile: tuple[int, ...] | None, overlap: tuple[int, ...], blend: Blend = "crop", batch: int = 1
+    ) -> Restorer:
+        """The same with these tiles, of which `batch` run at once; the caller knows what they cost in accuracy."""
+        other = copy(self)
+        other.tile, other.overlap, other.blend, other.batch = tile, overlap, blend, batch
+        return other
+
     @torch.no_grad()
-    def __call__(self, image: np.ndarray, white: float) -> np.ndarray:
-        """(*S, C) integers of any depth -> (*S * scale, C) float32, not clipped.
+    def __call__(
+        self, image: np.ndarray, white: float, black: float = 0.0, tick: Tick = lambda done, total: None
+    ) -> np.ndarray:
+        """(*S, C) intensities of any type -> (*S * scale, C) float32, 0 is black and 1 white, not clipped.
+
+        `tick` is told how many of how many runs of the network are done.
 
         Raises: OutOfMemoryError with advice on tiles.
         """
         was_training = self.network.training
         self.network.eval()
         try:
-            lq = to_float(torch.from_numpy(np.ascontiguousarray(image))[None].to(self.device), white)
-            if self.tile is None:
-                sr = self._run(lq)
-            else:
-                sr = tiled(
-                    self._run,
-                    lq,
-                    scale=self.scale,
-                    tile=self.tile,
-                    overlap=self.overlap,
-                    extras=self._guide(lq),
-                    step=getattr(self.network, "tile_step", 1),
-                )
+            pixels = torch.from_numpy(np.ascontiguousarray(image))[None]
+            # Of a picture in tiles, the device holds one tile: what is large stays on the host.
+            lq = to_float(pixels if self.tile else pixels.to(self.device), white, black)
+            sr = self._ensembled(lq, tick) if self.ensemble else self._restored(lq, self.tile, self.overlap, tick)
             return sr[0].movedim(0, -1).cpu().numpy()
-        except (torch.OutOfMemoryError, MemoryError) as error:
+        except (RuntimeError, MemoryError) as error:
+            if not _is_out_of_memory(error):
+                raise
             size = "x".join(str(n) for n in image.shape[:-1])
             half = max(32, min(self.tile or image.shape[:-1]) // 2)
             fitting = f" and val.tile_overlap to {half // 4}" if half <= 2 * max(self.overlap) else ""
@@ -121,3 +145,40 @@ class Restorer:
             ) from error
         finally:
             self.network.train(was_training)
+
+    def _restored(self, lq: Tensor, tile: tuple[int, ...] | None, overlap: tuple[int, ...], tick: Tick) -> Tensor:
+        if tile is None:
+            sr = self._run(lq)
+            tick(1, 1)
+            return sr
+        return tiled(
+            self._run,
+            lq,
+            scale=self.scale,
+            tile=tile,
+            overlap=overlap,
+            extras=self._guide(lq),
+            step=self.step,
+            batch=self.batch,
+            blend=self.blend,
+            tick=tick,
+        )
+
+    def _ensembled(self, lq: Tensor, tick: Tick) -> Tensor:
+        """Whole pictures are averaged, not tiles: a guide is made of each turned picture."""
+        count, done = len(turns(self.scale)), 0
+
+        def one(turned: Tensor, exchanged: bool) -> Tensor:
+            nonlocal done
+            tile = self.tile[::-1] if self.tile and exchanged else self.tile
+            overlap = self.overlap[::-1] if exchanged else self.overlap
+            sr = self._restored(turned, tile, overlap, lambda k, n: tick(done * n + k, count * n))
+            done += 1
+            return sr
+
+        return mean_over_turns(one, lq, self.scale)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """On the CPU torch raises a plain RuntimeError."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(error)

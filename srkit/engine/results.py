@@ -22,7 +22,7 @@ def metrics_csv(results: Sequence[SetResult]) -> str:
     writer.writerow(["set", "image", "group", "model", "metric", "protocol", "value"])
     for result in results:
         for row in result.rows:
-            writer.writerow([result.name, row.image, row.image, row.method, row.metric, row.protocol, repr(row.value)])
+            writer.writerow([result.name, row.image, row.group, row.method, row.metric, row.protocol, repr(row.value)])
     return out.getvalue()
 
 
@@ -42,7 +42,7 @@ def metrics_json(results: Sequence[SetResult], about: Mapping[str, Any]) -> str:
 
 
 def table_md(results: Sequence[SetResult], model: str = "model") -> str:
-    """Markdown tables: one a set, a line a method; of several sets also one a metric. A model below bicubic is marked."""
+    """Markdown tables: one a set, a line a method; of several sets also one a metric. A model below interpolation is marked."""
     blocks = []
     for result in results:
         if not result.rows:
@@ -57,8 +57,28 @@ def table_md(results: Sequence[SetResult], model: str = "model") -> str:
             values = [_format(result, method, m.name, model) for m in result.metrics]
             lines.append(f"| {result.name} | {result.images} | {method} | " + " | ".join(values) + " |")
         blocks.append("\n".join(lines) + "\n")
-    text = "\n".join([*blocks, *_across(results, model)])
-    return text + "\n(!) below bicubic-matlab\n" if "(!)" in text else text
+    text = "\n".join([*blocks, *_across(results, model), *_spread(results)])
+    return text + "\n(!) below the best interpolation\n" if "(!)" in text else text
+
+
+def _spread(results: Sequence[SetResult]) -> list[str]:
+    """One table for all sets: how far the single values lie from the means."""
+    lines = []
+    for result in results:
+        for metric in result.metrics if result.rows else ():
+            for method in result.methods():
+                row = result.summary(method, metric.name)
+                if row["sd"] is None:
+                    continue
+                between = "" if row["ci95"] is None else "{:.4f} to {:.4f}".format(*row["ci95"])
+                numbers = " | ".join(f"{row[key]:.4f}" for key in ("mean", "sd", "median", "min", "max"))
+                lines.append(
+                    f"| {result.name} | {metric.name} | {method} | {numbers} | {between} | {row['n_groups']} |"
+                )
+    if not lines:
+        return []
+    head = ["| set | metric | method | mean | sd | median | min | max | 95 % of the mean | groups |", "|---" * 10 + "|"]
+    return ["\n".join([*head, *lines]) + "\n"]
 
 
 def _across(results: Sequence[SetResult], model: str) -> list[str]:
@@ -86,11 +106,10 @@ def _format(result: SetResult, method: str, metric: str, model: str) -> str:
     text = f"{mean:.4f}" if math.isfinite(mean) else "inf"
     if math.isfinite(mean) and (identical := result.summary(method, metric)["n_identical"]):
         text += f" ({identical} identical left out)"
-    better = next(m.better for m in result.metrics if m.name == metric)
-    if method == model and "bicubic-matlab" in result.methods():
-        base = result.mean("bicubic-matlab", metric)
-        if mean < base if better == "higher" else mean > base:
-            text += " (!)"
+    named = next(m for m in result.metrics if m.name == metric)
+    bar = result.bar(named) if method == model else None
+    if bar is not None and (mean < bar[1] if named.better == "higher" else mean > bar[1]):
+        text += " (!)"
     return text
 
 

@@ -64,9 +64,10 @@ class Batch:
         return self.gt if name == "gt" else self.extras[name]
 
 
-def to_float(image: Tensor, white: float) -> Tensor:
-    """(B, *S, C) integers to (B, C, *S) floats in [0, 1]."""
-    return image.movedim(-1, 1).float().div(white).contiguous()
+def to_float(image: Tensor, white: float, black: float = 0.0) -> Tensor:
+    """(B, *S, C) intensities to (B, C, *S) floats, of which 0 is black and 1 white."""
+    unit = image.movedim(-1, 1).float()
+    return (unit.sub(black).div(white - black) if black else unit.div(white)).contiguous()
 
 
 def to_device(

@@ -7,8 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from srkit.engine.evaluator import Evaluator, SetResult, is_better
 from srkit.engine.log import TrainingLog
 from srkit.engine.restorer import Restorer
@@ -85,10 +83,10 @@ class Validation:
         folder = self.save_folder
 
         def path(name: str) -> Path:
-            return folder / item.name / name / f"{name}_{iteration}.png"  # type: ignore[operator]
+            return folder / item.name / name / f"{name}_{iteration}"  # type: ignore[operator]
 
         return self.evaluator.evaluate(
-            item, self.restorer, save_as=path if folder else None, examples=_PICTURES, tick=tick
+            item, self.restorer, save_as=path if folder else None, previews=_PICTURES, tick=tick
         )
 
     def _report(self, result: SetResult, iteration: int) -> None:
@@ -98,9 +96,7 @@ class Validation:
             value = values[named.name]
             if named.name not in best or is_better(value, best[named.name][0], named.better):
                 best[named.name] = (value, iteration)
-        has_baseline = "bicubic-matlab" in result.methods()
-        baselines = {m.name: result.mean("bicubic-matlab", m.name) for m in result.metrics} if has_baseline else {}
-        self.log.validation(iteration, result.name, self.weights, values, best, baselines)
-        for number, images in enumerate(result.examples):
-            white = float(np.iinfo(images["sr"].dtype).max)
-            self.log.pictures(iteration, result.name, f"picture_{number + 1}", images, white)
+        bars = {m.name: bar for m in result.metrics if (bar := result.bar(m)) is not None}
+        self.log.validation(iteration, result.name, self.weights, values, best, bars)
+        for number, images in enumerate(result.previews, 1):
+            self.log.pictures(iteration, f"{result.name}/picture_{number}", images)

@@ -2,6 +2,7 @@
 
 from srkit.losses.adversarial import FeatureMatchingLoss, GANLoss
 from srkit.losses.edge import EdgeLoss
+from srkit.losses.gradient_difference import GradientDifferenceLoss
 from srkit.losses.perceptual import PerceptualLoss
 from srkit.losses.pixel import CharbonnierLoss, L1Loss, MSELoss
 from srkit.losses.structural import MSSSIMLoss, SSIMLoss
@@ -12,6 +13,7 @@ __all__ = [
     "EdgeLoss",
     "FeatureMatchingLoss",
     "GANLoss",
+    "GradientDifferenceLoss",
     "L1Loss",
     "MSELoss",
     "MSSSIMLoss",

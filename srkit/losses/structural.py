@@ -27,7 +27,7 @@ class SSIMLoss(nn.Module):
     Gaussian window 11, sigma 1.5, K1 0.01, K2 0.03, population covariance, mean over the places where the window fits.
 
     Shape: `sr` and `gt` (B, C, *S), equal, every spatial axis at least 11 long. Returns a scalar.
-    Raises: ValueError when the shapes differ, RefusedError for pictures below 11 pixels.
+    Raises: ValueError when the shapes differ, RefusedError for an axis below 11 pixels.
     Source: Wang et al. 2004, IEEE TIP 13(4), section III-B and C.
     """
 
@@ -93,6 +93,10 @@ def _half(x: Tensor) -> Tensor:
 
 
 def _require_size(loss: str, gt: Tensor, smallest: int) -> None:
-    if min(gt.shape[2:]) < smallest:
+    short = [str(axis) for axis, length in enumerate(gt.shape[2:]) if length < smallest]
+    if short:
         sides = " x ".join(map(str, gt.shape[2:]))
-        raise RefusedError(f"{loss} needs at least {smallest} pixels along every axis, got {sides}; raise gt_size")
+        raise RefusedError(
+            f"{loss} needs at least {smallest} pixels along every axis, got {sides} (too short: axis {', '.join(short)}); "
+            "raise gt_size"
+        )

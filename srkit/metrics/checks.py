@@ -20,6 +20,12 @@ def require_pair(sr: np.ndarray, gt: np.ndarray, smallest: int = 1, metric: str 
         )
 
 
+def require_mask(mask: np.ndarray, metric: str) -> None:
+    """Raise DataError for a mask without a single place."""
+    if not mask.any():
+        raise DataError(f"{metric}: the mask is empty, so there is nothing to measure inside it")
+
+
 def require_number(value: float, sr: np.ndarray, gt: np.ndarray, metric: str) -> float:
     """`value`, if finite: else DataError when gt holds the culprit, DivergedError when sr does."""
     if not math.isfinite(value):

@@ -1,4 +1,4 @@
-"""Metrics of the plain difference: PSNR, MSE, MAE."""
+"""Metrics of the plain difference: PSNR, MSE, MAE, NRMSE."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Literal
 
 import numpy as np
 
-from srkit.metrics.checks import require_number, require_pair
+from srkit.errors import DataError
+from srkit.metrics.checks import require_mask, require_number, require_pair
 from srkit.registry import METRICS
 
 
@@ -17,8 +18,20 @@ def _mse(sr: np.ndarray, gt: np.ndarray) -> float:
     return float(difference @ difference) / difference.size
 
 
+class _Pointwise:
+    """What looks at each place by itself can look at some places alone."""
+
+    def __call__(self, sr: np.ndarray, gt: np.ndarray, data_range: float) -> float:
+        raise NotImplementedError
+
+    def inside(self, sr: np.ndarray, gt: np.ndarray, data_range: float, mask: np.ndarray) -> float:
+        """The same over the places where `mask` (*S) is true. DataError when it is nowhere."""
+        require_mask(mask, type(self).__name__)
+        return self(sr[mask], gt[mask], data_range)
+
+
 @METRICS.register()
-class PSNR:
+class PSNR(_Pointwise):
     """10 log10(data_range^2 / MSE) in dB over all pixels and channels; infinite for identical images, never capped.
 
     Shape: `sr` and `gt` (*S, C), equal, already prepared by a protocol.
@@ -36,7 +49,17 @@ class PSNR:
 
 
 @METRICS.register()
-class MSE:
+class LRConsistency(PSNR):
+    """PSNR of the output made small again against lq, in dB: whether what was added contradicts what was seen.
+
+    Pictures shrink by the antialiased bicubic, rounded as files are; volumes by means of blocks. gt plays no part.
+    """
+
+    compares = "lq"
+
+
+@METRICS.register()
+class MSE(_Pointwise):
     """Mean squared error of intensities in units of `data_range` (0 to 1 for pictures), so that bit depths compare.
 
     Shape and errors as PSNR.
@@ -50,7 +73,7 @@ class MSE:
 
 
 @METRICS.register()
-class MAE:
+class MAE(_Pointwise):
     """Mean absolute error of intensities in units of `data_range` (0 to 1 for pictures).
 
     Shape and errors as PSNR.
@@ -62,3 +85,20 @@ class MAE:
         require_pair(sr, gt, metric="MAE")
         mean = float(np.abs(np.subtract(sr, gt, dtype=np.float64)).mean())
         return require_number(mean / data_range, sr, gt, "MAE")
+
+
+@METRICS.register()
+class NRMSE(_Pointwise):
+    """Root of the squared error's mean over the root of gt's mean square: needs no range, and 1 is what zeros would get.
+
+    Equal to scikit-image's `normalized_root_mse`. Shape and errors as PSNR; DataError when gt is zero everywhere.
+    """
+
+    better: Literal["higher", "lower"] = "lower"
+
+    def __call__(self, sr: np.ndarray, gt: np.ndarray, data_range: float) -> float:
+        require_pair(sr, gt, metric="NRMSE")
+        power = float(np.square(gt, dtype=np.float64).mean())
+        if power == 0:
+            raise DataError("NRMSE: gt is zero everywhere, so there is nothing to relate the error to")
+        return require_number(math.sqrt(_mse(sr, gt) / power), sr, gt, "NRMSE")

@@ -101,6 +101,10 @@ class Protocol:
             raise DataError(f"{self.name}: data_range must be above 0, got {span}; is gt constant?")
         return Prepared(pair[0], pair[1], span)
 
+    def prepare_mask(self, mask: np.ndarray, scale: Sequence[int]) -> np.ndarray:
+        """A mask (*S) without the border that `prepare` takes off."""
+        return _without_border(mask, self._border(scale))
+
     def _border(self, scale: Sequence[int]) -> Sequence[int]:
         if len(scale) != self.axes:
             raise RefusedError(f"{self.name} is for {self.axes} axes, scale {tuple(scale)} has {len(scale)}")
@@ -129,7 +133,7 @@ def _without_border(image: np.ndarray, border: Sequence[int]) -> np.ndarray:
     # From b to n - b, not b:-b, which is empty for 0.
     kept = image[tuple(slice(b, n - b) for n, b in zip(image.shape, border))]
     if kept.size == 0 or any(n <= 2 * b for n, b in zip(image.shape, border)):
-        raise DataError(f"a border of {tuple(border)} leaves nothing of {image.shape[:-1]}")
+        raise DataError(f"a border of {tuple(border)} leaves nothing of {image.shape[: len(border)]}")
     return kept
 
 
@@ -162,14 +166,20 @@ def protocol_named(name: str) -> Protocol:
     return PROTOCOLS[name]
 
 
-def custom_protocol(crop_border: int | None, test_y_channel: bool, edges: bool = False) -> Protocol:
+def custom_protocol(
+    crop_border: int | None, test_y_channel: bool, edges: bool = False, axes: Literal[2, 3] = 2
+) -> Protocol:
     """What `crop_border` and `test_y_channel` of a BasicSR option file spell out, named `custom:<hash>`.
 
     Args:
-        crop_border: Pixels left out on every side; 0 is none, None as many as the scale.
+        crop_border: Pixels left out on every side; 0 is none, None as many as the scale (none in volumes).
         test_y_channel: Compare limited-range luma instead of RGB.
         edges: Compare edge maps, which are made from luma anyway.
+        axes: Of the pictures; 3 is mri-volume-v1 but for the border.
     """
+    if axes == 3:
+        volumes = replace(PROTOCOLS["mri-volume-v1"], border=crop_border or 0)
+        return volumes if not crop_border else replace(volumes, name=f"custom:{volumes.hash}")
     protocol = Protocol(
         name="custom",
         colour="edges" if edges else "y" if test_y_channel else "rgb",

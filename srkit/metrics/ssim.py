@@ -8,7 +8,8 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from srkit.metrics.checks import require_number, require_pair
+from srkit.errors import DataError
+from srkit.metrics.checks import require_mask, require_number, require_pair
 from srkit.registry import METRICS
 
 WINDOW_SIZE = 11
@@ -44,21 +45,62 @@ class SSIM:
         if gt.ndim == 3:
             value = float(np.mean([ssim_and_contrast(*planes, data_range)[0] for planes in channel_pairs(sr, gt)]))
         else:
-            from skimage.metrics import structural_similarity
-
-            value = float(
-                structural_similarity(
-                    *(np.asarray(image, np.float64) for image in (sr, gt)),
-                    data_range=data_range,
-                    channel_axis=-1,
-                    gaussian_weights=True,
-                    sigma=SIGMA,
-                    use_sample_covariance=False,
-                    K1=K1,
-                    K2=K2,
-                )
-            )
+            value = float(ssim_map(sr, gt, data_range).mean())
         return require_number(value, sr, gt, "SSIM")
+
+    def inside(self, sr: np.ndarray, gt: np.ndarray, data_range: float, mask: np.ndarray) -> float:
+        """The mean of the SSIM map over the places of the valid region where `mask` (*S) is true."""
+        require_pair(sr, gt, WINDOW_SIZE, "SSIM")
+        kept = mask[(slice(_HALF, -_HALF),) * mask.ndim]
+        require_mask(kept, "SSIM")
+        return require_number(float(ssim_map(sr, gt, data_range)[kept].mean()), sr, gt, "SSIM")
+
+
+@METRICS.register()
+class SliceSSIM:
+    """Mean SSIM of a volume's slices across one axis, for comparison with papers that measure slices.
+
+    The window lies in the slice; the range is the one given, never the slice's. Slices whose gt is one value throughout are
+    left out.
+
+    Args:
+        axis: Voxel axis the slices are stacked along, 0 to 2.
+
+    Shape: `sr` and `gt` (I, J, K, C), equal, 11 or more along the other two axes.
+    Raises: DataError when shapes do not fit or every slice is constant, DivergedError when sr is not finite.
+    """
+
+    better: Literal["higher", "lower"] = "higher"
+
+    def __init__(self, *, axis: Literal[0, 1, 2]) -> None:
+        self.axis, self._ssim = axis, SSIM()
+
+    def __call__(self, sr: np.ndarray, gt: np.ndarray, data_range: float) -> float:
+        if gt.ndim != 4:
+            raise DataError(f"SliceSSIM is for volumes (I, J, K, C), got {gt.shape}")
+        slices = zip(np.moveaxis(sr, self.axis, 0), np.moveaxis(gt, self.axis, 0), strict=True)
+        values = [self._ssim(a, b, data_range) for a, b in slices if b.min() < b.max()]
+        if not values:
+            raise DataError(f"SliceSSIM: every slice of gt across axis {self.axis} is constant")
+        return float(np.mean(values))
+
+
+def ssim_map(sr: np.ndarray, gt: np.ndarray, data_range: float) -> np.ndarray:
+    """SSIM at every place of the valid region of (*S, C) arrays: (*S - 10, C), by scikit-image."""
+    from skimage.metrics import structural_similarity
+
+    _, values = structural_similarity(
+        *(np.asarray(image, np.float64) for image in (sr, gt)),
+        data_range=data_range,
+        channel_axis=-1,
+        gaussian_weights=True,
+        sigma=SIGMA,
+        use_sample_covariance=False,
+        K1=K1,
+        K2=K2,
+        full=True,
+    )
+    return np.asarray(values[(slice(_HALF, -_HALF),) * (gt.ndim - 1)])
 
 
 def channel_pairs(sr: np.ndarray, gt: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

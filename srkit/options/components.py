@@ -97,6 +97,10 @@ class MetricOptions(ComponentOptions):
         default=None, description="Pixels left out on every side before measuring; default: as many as the scale."
     )
     test_y_channel: Flag = Field(default=False, description="Measure BT.601 limited-range luma instead of RGB.")
+    region: Literal["whole", "mask"] = Field(
+        default="whole", description="Where it looks: everywhere, or inside the mask that a volume has."
+    )
+    erode: Natural = Field(default=0, description="Voxels the mask is made smaller by from all sides; with region: mask.")
     better: Literal["higher", "lower"] | None = Field(
         default=None, description="What counts as best; default: as the metric says."
     )

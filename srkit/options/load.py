@@ -88,7 +88,7 @@ def _resolved(options: Options, model_type: Any) -> Options:
     datasets: dict[str, DatasetOptions] = {
         phase: item.model_copy(update={"phase": phase}) for phase, item in options.datasets.items()
     }
-    update: dict[str, Any] = {"datasets": datasets, "val": _with_metrics(options.val, options.model_type)}
+    update: dict[str, Any] = {"datasets": datasets, "val": _with_metrics(options)}
     if model_type == "ESRGANModel" and options.train is not None:
         update["train"] = _relativistic(options.train)
     return options.model_copy(update=update)
@@ -102,11 +102,15 @@ def _relativistic(train: TrainSection) -> TrainSection:
     return train.model_copy(update={"gan_opt": loss})
 
 
-def _with_metrics(val: ValSection, recipe: str) -> ValSection:
-    """The recipe's own metrics, when the file names neither metrics nor a protocol; the border is the scale."""
+def _with_metrics(options: Options) -> ValSection:
+    """When the file names neither metrics nor a protocol: the protocol of volumes, or the recipe's own metrics with a border
+    as wide as the scale."""
+    val = options.val
     if val.protocol is not None or "metrics" in val.model_fields_set:
         return val
-    types = _EDGE_METRICS if recipe == "EdgeAdversarial" else _PICTURE_METRICS
+    if len(options.scale) == 3:
+        return val.model_copy(update={"protocol": "mri-volume-v1"})
+    types = _EDGE_METRICS if options.model_type == "EdgeAdversarial" else _PICTURE_METRICS
     metrics = {name: MetricOptions(type=kind, options={}) for name, kind in types.items()}
     return val.model_copy(update={"metrics": metrics})
 

@@ -76,7 +76,8 @@ class ValSection(Section):
     pbar: Flag = Field(default=True, description="Show a progress bar.")
     metrics: dict[Label, MetricOptions] = Field(
         default={},
-        description="Metrics by name; default: psnr and ssim on RGB, of edge maps edge_f1, edge_precision and edge_recall; border = scale.",
+        description="Metrics by name; default: psnr and ssim on RGB, of edge maps edge_f1, edge_precision and edge_recall; "
+        "border = scale. Of volumes the protocol mri-volume-v1.",
     )
     protocol: Text | None = Field(default=None, description="A named protocol instead of metrics.")
     precision: Literal["fp32", "bf16", "fp16"] = Field(

@@ -5,25 +5,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 
 from srkit.imaging.files import read_image, write_image
+from srkit.imaging.montage import strip
 from srkit.imaging.resize import imresize, nearest_upscale
-
-_CAPTION_PX = 22
-_GAP_PX = 4
-
-
-def strip(panels: dict[str, np.ndarray], magnify: int = 1) -> np.ndarray:
-    """Equal-sized (H, W, 3) uint8 pictures side by side, captioned, enlarged by pixel repetition."""
-    columns = []
-    for caption, image in panels.items():
-        image = np.repeat(np.repeat(image, magnify, 0), magnify, 1)
-        head = np.full((_CAPTION_PX, image.shape[1], 3), 255, np.uint8)
-        cv2.putText(head, caption, (2, 15), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
-        columns += [np.vstack([head, image]), np.full((image.shape[0] + _CAPTION_PX, _GAP_PX, 3), 255, np.uint8)]
-    return np.hstack(columns[:-1])
 
 
 def compare(lq: str, sr: str, gt: str, out: str, crop: Sequence[int] | None = None, magnify: int = 2) -> None:

@@ -37,7 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="new model file; the discriminator of a file that holds two networks goes beside it as NAME_d.pth",
     )
     parser.add_argument("--from", dest="kind", choices=KINDS, help="whose file it is; default: found from its keys")
-    parser.add_argument("--scale", type=int, help="enlargement, where the file does not tell it")
+    parser.add_argument(
+        "--scale",
+        type=scale_of,
+        help="enlargement, where the file does not tell it: 4, or 1,3,1 for one number per axis",
+    )
     parser.add_argument(
         "--arch",
         nargs="+",
@@ -126,13 +130,19 @@ def edge_network(file: Path) -> Found:
     )
 
 
+def scale_of(text: str) -> int | tuple[int, ...]:
+    """One whole number, or one per axis with commas between them. Raises ValueError."""
+    numbers = tuple(int(number) for number in text.split(","))
+    return numbers if len(numbers) > 1 else numbers[0]
+
+
 def option(word: str) -> tuple[str, Any]:
     """KEY=VALUE, the value by the rules of option files."""
     key, _, text = word.partition("=")
     return key, read_value(text)
 
 
-def decided(network: Found, scale: int | None, given: Mapping[str, Any]) -> Found:
+def decided(network: Found, scale: int | tuple[int, ...] | None, given: Mapping[str, Any]) -> Found:
     """The network with nothing open: what the file tells, then what the user says, then what is assumed (and printed).
 
     Raises: RefusedError when the user contradicts the file, or the scale is nowhere to be had.
@@ -149,10 +159,10 @@ def decided(network: Found, scale: int | None, given: Mapping[str, Any]) -> Foun
         text = ", ".join(f"{key} {value}" for key, value in assumed.items())
         print(f"the file does not tell all: taken as {text}; --scale and --arch KEY=VALUE say otherwise")
     options = {**told, **assumed, **said}
-    if type(options.get("scale")) is not int:
+    if type(options.get("scale")) not in (int, tuple):
         found = options.get("scale", "none")
         raise RefusedError(
-            f"{network.origin}: found {found} as the scale; give --scale, one whole number for both axes"
+            f"{network.origin}: found {found} as the scale; give --scale, one whole number for both axes, or one per axis"
         )
     return replace(network, scale=options.pop("scale"), options=options, assumed={})
 
@@ -163,7 +173,7 @@ def built(source: Path, found: Found) -> tuple[dict[str, Tensor], dict[str, Tens
     Raises: RefusedError for options that do not fit the arch, WeightsError for weights that do not.
     """
     assert found.scale is not None
-    scale = (found.scale, found.scale)
+    scale = (found.scale, found.scale) if isinstance(found.scale, int) else found.scale
     arch, options = checked(found, scale)
     network = build.build_network(arch, options, scale)
     params = filled(network, source, found.parts)
@@ -174,7 +184,7 @@ def built(source: Path, found: Found) -> tuple[dict[str, Tensor], dict[str, Tens
         arch_options=build.full_arch_options(arch, options, scale),
         scale=scale,
         normalization=Normalization(),
-        color=found.color if channels is None else color_of(channels),
+        color="" if len(scale) == 3 else found.color if channels is None else color_of(channels),
         iteration=found.iteration,
         experiment=source.name.partition(".")[0],
         origin=found.origin,
@@ -190,10 +200,11 @@ def write(file: Path, params: Mapping[str, Tensor], averaged: Mapping[str, Tenso
         raise StorageError(f"{file.parent}: cannot be made ({error.strerror})") from error
     write_model(file, params, averaged, info)
     entries = f"{len(params)} entries{' and their averages' if averaged else ''}"
-    print(f"wrote {file}: {info.arch}, scale {info.scale[0]}, {entries}; {info.origin}")
+    scale = info.scale[0] if len(set(info.scale)) == 1 else list(info.scale)
+    print(f"wrote {file}: {info.arch}, scale {scale}, {entries}; {info.origin}")
 
 
-def checked(found: Found, scale: tuple[int, int]) -> tuple[str, dict[str, Any]]:
+def checked(found: Found, scale: tuple[int, ...]) -> tuple[str, dict[str, Any]]:
     """Type and options as `network_g` would take them. Raises RefusedError with every mistake."""
     raw = {"type": found.arch, **found.options}
     try:

@@ -18,8 +18,8 @@ from srkit.engine.restorer import Restorer
 from srkit.errors import RefusedError, WeightsError
 from srkit.imaging.colour import chroma, full_from_limited, luma, luma_full, quantize, with_chroma
 from srkit.imaging.files import read_image, write_image
+from srkit.imaging.montage import strip
 from srkit.imaging.resize import imresize
-from srkit.tools.compare import strip
 
 _WITHOUT_MEANING = build.RUNTIME_ARCH_OPTIONS | build.INITIAL_ARCH_OPTIONS
 
@@ -101,7 +101,7 @@ def require_same_network(a: ModelFile, b: ModelFile) -> None:
             shapes = f"{tuple(a.state[name].shape)} in {a.path}, {tuple(b.state[name].shape)} in {b.path}"
             raise WeightsError(f"{name} is {shapes}: these are different networks")
     if a.info and b.info:
-        for what in ("arch", "scale", "normalization", "color"):
+        for what in ("arch", "scale", "normalization", "color", "intensity"):
             if getattr(a.info, what) != getattr(b.info, what):
                 found = f"{getattr(a.info, what)!r} in {a.path}, {getattr(b.info, what)!r} in {b.path}"
                 raise WeightsError(f"{what} is {found}: a mean of the two is no network")

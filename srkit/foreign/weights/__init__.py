@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import ModuleType
 
 from srkit.errors import WeightsError
-from srkit.foreign.weights import edge_informed, edge_srgan, esrgan, faces, torch_sr, vdsr
+from srkit.foreign.weights import easysr, edge_informed, edge_srgan, esrgan, faces, torch_sr, vdsr
 from srkit.foreign.weights.found import Content, Found, first
 
 KINDS: dict[str, ModuleType] = {
@@ -15,6 +15,7 @@ KINDS: dict[str, ModuleType] = {
     "esrgan": esrgan,
     "vdsr": vdsr,
     "faces": faces,
+    "easysr": easysr,
 }
 """Name on the command line -> module, whose `read(content)` finds its networks and whose `HOLDS` says what it looks for."""
 

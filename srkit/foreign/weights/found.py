@@ -68,7 +68,7 @@ class Found:
         parts: Weights by the part of the network they fill ("" is the whole), under names that part knows.
         origin: Project and file, and what its licence demands.
         options: Options of the arch that the file tells.
-        scale: Enlargement of both axes; None when the file does not tell.
+        scale: Enlargement of both axes, or of each; None when the file does not tell.
         assumed: What the file leaves open, and what it is taken for unless the user says otherwise; may hold "scale".
         averaged: Averaged weights of the whole, beside those in `parts`.
         color: Of the pictures it was trained on, where the arch has no option `num_in_ch` that tells.
@@ -78,7 +78,7 @@ class Found:
     parts: Mapping[str, State]
     origin: str
     options: Mapping[str, Any] = field(default_factory=dict)
-    scale: int | None = None
+    scale: int | tuple[int, ...] | None = None
     assumed: Mapping[str, Any] = field(default_factory=dict)
     averaged: State = field(default_factory=dict)
     color: str = "rgb"

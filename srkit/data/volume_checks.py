@@ -1,0 +1,67 @@
+"""What is looked at before training on volumes: headers of all, places in the scanner, sizes, and voxels of all or a part."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from srkit.data.checks import Findings, picks
+from srkit.data.order import skip_limit
+from srkit.data.pairing import first_names
+from srkit.data.sources import in_threads
+from srkit.data.volume_pairs import VolumePairs
+from srkit.errors import DataError
+from srkit.imaging.volumes import VolumeHeader
+
+_ALL_UP_TO, _PART = 2000, 500
+_log = logging.getLogger("srkit")
+
+
+def check_volumes(
+    volumes: VolumePairs,
+    findings: Findings,
+    *,
+    gt_size: tuple[int, ...] | None,
+    all_voxels: bool,
+    skips: bool,
+    build: Callable[[Sequence[int]], dict[int, str]],
+) -> None:
+    """Adds to `findings`; logs which volumes will be cut to a multiple of the scale.
+
+    Args:
+        gt_size: The patch that gt must hold.
+        all_voxels: Decode all, however many they are.
+        skips: A few unusable volumes are warned about instead.
+        build: Decodes the volumes of these numbers; number -> reason of those that cannot be used.
+    """
+    unusable, small, cut = {}, [], []
+    for k, found in enumerate(in_threads(lambda k: _headers(volumes, k), range(len(volumes)))):
+        if isinstance(found, str):
+            unusable[k] = found
+            continue
+        path, shape = found["gt"].path, found["gt"].shape
+        kept = tuple(n // s * s for n, s in zip(shape, volumes.making.scale))
+        if kept != shape:
+            cut.append(f"{path} {shape} to {kept}")
+        if gt_size is not None and any(n < m for n, m in zip(kept, gt_size)):
+            small.append(f"{path} {shape}")
+    everything = all_voxels or len(volumes) <= _ALL_UP_TO
+    chosen = range(len(volumes)) if everything else picks(len(volumes), _PART)
+    unusable |= build([k for k in chosen if k not in unusable])
+    reasons = [unusable[k] for k in sorted(unusable)]
+    if skips and len(reasons) <= skip_limit(len(volumes)):
+        for reason in reasons:
+            _log.warning("%s: unusable, will be skipped: %s", findings.title, reason)
+    else:
+        findings.add("volumes cannot be used", reasons)
+    findings.add(f"volumes are smaller than gt_size {gt_size}", small)
+    if cut:
+        text = "%s: %d gt volumes are cut at the far end to a multiple of scale %s: %s"
+        _log.info(text, findings.title, len(cut), volumes.making.scale, first_names(cut))
+
+
+def _headers(volumes: VolumePairs, index: int) -> dict[str, VolumeHeader] | str:
+    try:
+        return volumes.headers(index)
+    except DataError as error:
+        return str(error)
