@@ -20,6 +20,7 @@ from srkit.data.pairing import meta_info_names
 from srkit.imaging.files import read_image, write_image
 from srkit.imaging.resize import imresize
 from srkit.imaging.shift import pair_shift
+from srkit.imaging.volumes import read_volume, write_volume
 from srkit.tools.__main__ import TOOLS, main
 from srkit.tools.split import part_groups
 
@@ -170,6 +171,52 @@ def test_no_group_stands_in_two_parts_and_every_picture_in_one(slides):
     assert sorted(name for part in names.values() for name in part) == sorted(p.name for p in (slides / "in").iterdir())
 
 
+def test_folds_test_every_group_once_and_train_on_the_others(slides):
+    assert srkit("split", slides / "in", slides / "out", "--key", KEY, "--folds", 4) == 0
+    everyone = {f"slide{k}" for k in range(10)}
+    tested: list[str] = []
+    for fold in range(1, 5):
+        inside, outside = (
+            {name.split("_")[0] for name in listed(slides / "out", f"fold{fold}_{part}")} for part in ("test", "train")
+        )
+        assert inside | outside == everyone
+        assert not inside & outside
+        assert len(inside) in (2, 3)
+        tested += inside
+    assert sorted(tested) == sorted(everyone)
+
+
+@pytest.fixture
+def brains(tmp_path):
+    """Two scans of each of four animals."""
+    for animal in range(4):
+        for scan in range(2):
+            values = np.random.default_rng(animal * 2 + scan).random((6, 7, 8)).astype(np.float32)
+            write_volume(tmp_path / f"in/rat{animal}_{scan}.nii.gz", values, np.eye(4), like=None)
+    return tmp_path
+
+
+def test_volumes_are_split_by_animal_and_the_split_is_verified(brains, capsys):
+    assert srkit("split", brains / "in", brains / "out", "--key", KEY, "--parts", "train=0.5", "val=0.5") == 0
+    train, val = (listed(brains / "out", part) for part in ("train", "val"))
+    assert len(train) == len(val) == 4
+    assert not {name.split("_")[0] for name in train} & {name.split("_")[0] for name in val}
+    lists = [brains / f"out/{part}.txt" for part in ("train", "val")]
+    assert srkit("check-split", *lists, "--root", brains / "in", "--key", KEY) == 0
+    lists[1].write_text("\n".join([*val, train[0]]))
+    assert srkit("check-split", *lists, "--root", brains / "in", "--key", KEY) == 9
+    out = capsys.readouterr().out
+    assert f"group {train[0].split('_')[0]} stands in" in out
+    assert "equal files" in out
+
+
+def test_a_scan_packed_anew_is_still_the_same_scan(brains, capsys):
+    values, header = read_volume(brains / "in/rat0_0.nii.gz")
+    write_volume(brains / "other/copy.nii", values, header.affine, like=header)
+    assert srkit("check-split", brains / "in", brains / "other") == 9
+    assert "equal files" in capsys.readouterr().out
+
+
 def test_the_order_is_that_of_the_hash_of_seed_and_key(slides):
     keys = [f"slide{k}" for k in range(10)]
     ordered = sorted(keys, key=lambda key: hashlib.sha256(f"5\0{key}".encode()).hexdigest())
@@ -223,6 +270,8 @@ def test_a_table_may_leave_out_suffixes(slides):
         (["--key", KEY, "--parts", "a=0.5", "b=0.4"], "the shares sum to 0.9, expected 1"),
         (["--key", KEY, "--parts", "a=1", "b"], "found 'b', expected different names with shares"),
         (["--table", "gone.csv"], "gone.csv cannot be read"),
+        (["--key", KEY, "--folds", 1], "--folds: found 1, expected 2 or more"),
+        (["--key", KEY, "--folds", 11], "10 groups"),
     ],
 )
 def test_a_split_that_cannot_be_made_is_refused_and_leaves_nothing(slides, capsys, words, message):

@@ -16,9 +16,11 @@ from tqdm import tqdm
 
 from srkit.data.checks import Findings
 from srkit.data.folders import Folders
+from srkit.data.pairing import meta_info_names
 from srkit.data.sources import Source, in_threads
 from srkit.errors import DataError, ExitCode, RefusedError
 from srkit.imaging.colour import luma_full
+from srkit.imaging.volumes import find_volumes, is_nifti, read_volume
 from srkit.tools.groups import add_key_arguments, keys_of
 
 THUMBNAIL = 32
@@ -76,15 +78,30 @@ class Looks:
 
 
 @dataclass(frozen=True)
+class Volumes:
+    """NIfTI files below a folder."""
+
+    root: Path
+    names: list[str]
+
+    def label(self, k: int) -> str:
+        return str(self.root / self.names[k])
+
+
+@dataclass(frozen=True)
 class Part:
     """One side of a split."""
 
     title: str
-    source: Source
+    source: Source | Volumes
     names: list[str]
 
     def look(self, k: int) -> Look | str:
         try:
+            if isinstance(self.source, Volumes):
+                # Brains on one template look alike, so only equal voxels count, whatever packed them.
+                voxels, _ = read_volume(self.source.label(k))
+                return Look(hashlib.sha256(voxels.tobytes()).digest(), np.zeros(THUMBNAIL**2, np.float32))
             data = Path(self.source.label(k)).read_bytes()
             return Look(hashlib.sha256(data).digest(), thumbnail(self.source.read(k)))
         except (DataError, OSError) as error:
@@ -92,7 +109,18 @@ class Part:
 
 
 def open_part(path: Path, root: str | None, recursive: bool) -> Part:
-    """A folder, or the pictures a list names. Raises DataError."""
+    """A folder, or the pictures or volumes a list names. Raises DataError."""
+    if path.is_dir() and (volumes := find_volumes(path, recursive)):
+        names = [volume.relative_to(path).as_posix() for volume in volumes]
+        return Part(str(path), Volumes(path, names), names)
+    if path.is_file() and root is not None:
+        names = meta_info_names(str(path))
+        if all(is_nifti(name) for name in names):
+            missing = [name for name in names if not (Path(root) / name).is_file()]
+            findings = Findings(f"check-split {path}", [])
+            findings.add(f"volumes are not in {root}", missing)
+            findings.refuse()
+            return Part(str(path), Volumes(Path(root), names), names)
     if path.is_dir():
         source, problems = Folders(recursive=recursive).open("part", str(path))
     elif root is None:
