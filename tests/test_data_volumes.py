@@ -137,8 +137,8 @@ def test_the_presets_repeat_easysr_s_numbers(tmp_path, generation, order, clip):
 
 
 def test_the_form_says_where_the_restored_grid_lies_and_its_range(three):
-    save(three / "gt/bright.nii", 3 * brain(20, 24, 26))
-    sample = dataset(three).sample(1, None)
+    save(three / "gt/z.nii", 3 * brain(20, 24, 26))
+    sample = dataset(three).sample(0, None)
     np.testing.assert_allclose(sample.form.affine, OBLIQUE, atol=1e-6)
     assert sample.form.header.shape == (20, 24, 26)
     assert (sample.form.black, sample.form.white) == (sample.black, sample.white)
@@ -246,17 +246,13 @@ def test_batches_are_the_same_with_worker_processes_and_aligned(tmp_path):
 
 
 @pytest.mark.parametrize(("profile", "thickness"), [("box", 1.0), ("box", 1.4), ("gaussian", 1.0)])
-def test_lq_of_a_patch_warped_by_nothing_is_the_cached_one(three, profile, thickness):
+def test_lq_of_a_patch_warped_by_nothing_is_the_cached_one(tmp_path, profile, thickness):
+    save(tmp_path / "gt/x.nii", brain(20, 48, 48))  # its shell of zeros is wider than any slice
     made = {"gt_size": [8, 8, 8], "profile": profile, "thickness": thickness, "scale": (1, 2, 2)}
     still = {"affine_prob": 1.0, "rotation_deg": 0.0, "translation": 0.0, "scaling": (1.0, 1.0)}
-    compared = 0
-    for a, b in zip(patches(dataset(three, **made)), patches(dataset(three, **made, **still))):
+    for a, b in zip(patches(dataset(tmp_path, **made)), patches(dataset(tmp_path, **made, **still))):
         np.testing.assert_allclose(a.images["gt"], b.images["gt"], atol=1e-5)
-        # A volume's outer slices weigh what is inside; a patch's may see the outer voxels continued.
-        inner = np.s_[:, 1:-1, 1:-1] if profile == "gaussian" or thickness > 1 else np.s_[:]
-        np.testing.assert_allclose(a.images["lq"][inner], b.images["lq"][inner], atol=1e-5)
-        compared += 1
-    assert compared == 24
+        np.testing.assert_allclose(a.images["lq"], b.images["lq"], atol=1e-5)
 
 
 def test_a_warped_patch_makes_its_own_lq(three):
@@ -332,14 +328,16 @@ def test_only_changed_files_are_made_again(three, monkeypatch):
     assert len(list((three / "cache/volumes").iterdir())) == 3
 
 
-@pytest.mark.parametrize("other", [{"scale": (1, 1, 2)}, {"thickness": 0.5}, {"normalization": "zscore"}, {"profile": "zoom1"}])
+@pytest.mark.parametrize(
+    "other", [{"scale": (1, 1, 2)}, {"thickness": 0.5}, {"normalization": "zscore"}, {"profile": "zoom1"}]
+)
 def test_other_settings_have_files_of_their_own(three, other):
     dataset(three, gt_size=8).prepare(progress=False)
     options = {"gt_size": 8, **other}
     assert bits(dataset(three, **options)) == bits(dataset(three, **options, cache="none"))
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "foreign", "gone"])
+@pytest.mark.parametrize("damage", ["cut", "short", "empty", "foreign", "gone"])
 def test_a_damaged_cache_file_is_made_anew(three, damage):
     before = dataset(three, gt_size=8)
     before.prepare(progress=False)
@@ -348,7 +346,9 @@ def test_a_damaged_cache_file_is_made_anew(three, damage):
         if damage == "gone":
             path.unlink()
         else:
-            path.write_bytes({"cut": whole[:-64], "empty": b"", "foreign": b"{}\n" + whole}[damage])
+            path.write_bytes(
+                {"cut": whole[:-64], "short": whole[:2000], "empty": b"", "foreign": b"{}\n" + whole}[damage]
+            )
     assert bits(dataset(three, gt_size=8)) == bits(dataset(three, gt_size=8, cache="none"))
 
 
@@ -455,7 +455,9 @@ def test_acquired_gt_may_exceed_lq_by_less_than_a_block(tmp_path):
     data = acquired(tmp_path, extra=3)
     data.check()
     assert data.sample(0, None).images["gt"].shape == (16, 16, 16, 1)
-    with pytest.raises(DataError, match=r"gt.x.nii is \(16, 16, 20\), expected \(16, 16, 16\): scale \(1, 1, 4\) times"):
+    with pytest.raises(
+        DataError, match=r"gt.x.nii is \(16, 16, 20\), expected \(16, 16, 16\): scale \(1, 1, 4\) times"
+    ):
         acquired(tmp_path, extra=4).check()
 
 
@@ -502,8 +504,7 @@ def test_everything_wrong_with_the_files_is_said_at_once(three):
     assert "3 problems" in text
     assert "twice.nii.gz are one volume by name" in text
     assert "2 volumes cannot be used" in text
-    print(text)
-    assert "nan.nii: NaN or infinite values: 1 of" in text
+    assert "nan.nii: NaN or infinite values" in text
     assert "rat.01.nii.gz: cannot be unpacked" in text
     assert "1 volumes are smaller than gt_size (8, 8, 8)" in text
     assert "small.nii (20, 24, 7)" in text
@@ -549,7 +550,7 @@ def test_headers_that_lie_are_overridden_and_a_series_needs_a_choice(tmp_path):
     series = np.stack([brain(8, 8, 8, seed=k) for k in range(2)], axis=-1)
     (tmp_path / "gt").mkdir()
     nibabel.save(nibabel.Nifti1Image(series, np.diag([2.0, 2.0, 2.0, 1.0])), tmp_path / "gt/x.nii")
-    with pytest.raises(DataError, match="is 4D .* choose one with volume: 0 to 1"):
+    with pytest.raises(DataError, match=r"is 4D .* choose one with volume: 0 to 1"):
         dataset(tmp_path).check()
     sample = dataset(tmp_path, volume=1, spacing_mm=(0.2, 0.2, 0.2)).sample(0, None)
     np.testing.assert_allclose(sample.images["gt"][..., 0], brain(8, 8, 8, seed=1))

@@ -79,7 +79,9 @@ def test_a_constant_stays_constant_to_the_border(profile, thickness):
 @pytest.mark.parametrize("profile", ["box", "gaussian"])
 def test_the_far_end_that_fills_no_block_is_cut_off(profile):
     x = volume(7, 9, 13)
-    np.testing.assert_array_equal(thicken(x, (2, 1, 4), profile=profile), thicken(x[:6, :, :12], (2, 1, 4), profile=profile))
+    np.testing.assert_array_equal(
+        thicken(x, (2, 1, 4), profile=profile), thicken(x[:6, :, :12], (2, 1, 4), profile=profile)
+    )
     assert whole_blocks(x, (2, 1, 4)).shape == (6, 9, 12)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,20 +34,20 @@ def write_entry(path: Path, identity: str, arrays: Mapping[str, np.ndarray], fac
     for name, array in arrays.items():
         layout[name] = (array.dtype.str, list(array.shape), end)
         end += array.nbytes + -array.nbytes % _ALIGN
-    head = json.dumps({"identity": identity, "facts": dict(facts), "layout": layout, "bytes": end}).encode()
+    head = json.dumps({"identity": identity, "facts": dict(facts), "layout": layout}).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(suffix=".tmp", prefix=path.stem, dir=path.parent)
+    temporary = path.with_name(f"{path.stem}-{uuid.uuid4().hex}.tmp")
     try:
-        with os.fdopen(handle, "wb") as out:
+        with temporary.open("xb") as out:
             out.write(head + b" " * (-(len(head) + 1) % _ALIGN) + b"\n")
             for array in arrays.values():
                 out.write(np.ascontiguousarray(array).data)
                 out.write(bytes(-array.nbytes % _ALIGN))
             out.flush()
             os.fsync(out.fileno())
-        Path(temporary).replace(path)
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -57,7 +57,7 @@ def read_entry(path: Path, identity: str) -> Entry | None:
         with path.open("rb") as file:
             line = file.readline(_LONGEST_HEAD)
         head = json.loads(line)
-        if head["identity"] != identity or path.stat().st_size != len(line) + head["bytes"]:
+        if head["identity"] != identity:
             return None
         # A plain array over the map: slicing a memmap object runs Python code each time.
         flat = np.asarray(np.memmap(path, dtype=np.uint8, mode="r", offset=len(line)))
@@ -65,6 +65,6 @@ def read_entry(path: Path, identity: str) -> Entry | None:
         for name, (dtype, shape, start) in head["layout"].items():
             size = int(np.prod(shape)) * np.dtype(dtype).itemsize
             arrays[name] = flat[start : start + size].view(dtype).reshape(shape)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError):  # ValueError also where arrays end before their shape does
         return None
     return Entry(arrays, head["facts"])
