@@ -13,11 +13,14 @@ from tiny import ROOT
 
 from srkit.imaging.files import write_image
 from srkit.imaging.resize import imresize
+from srkit.imaging.slices import resample
+from srkit.imaging.volumes import write_volume
 from srkit.options import Options
 from srkit.options.components import DatasetOptions, NetworkOptions
 from srkit.registry import ARCHS
 
 ITERATIONS, PICTURES = 2, 3
+_VOLUME = 36
 SMALL = {
     "num_feat": 8, "num_block": 1, "num_grow_ch": 4, "edge_num_feat": 8, "edge_num_block": 1, "channels": "[8, 8, 8, 8]",
 }  # fmt: skip
@@ -39,7 +42,11 @@ def training_words(options: Options) -> tuple[str, ...]:
     }
     if item.options.get("gt_size") and not has_fixed_size(options):
         step = math.lcm(*(item.scales or options.scale))
-        words["datasets:train:gt_size"] = 32 // step * step
+        side = 32 // step * step
+        words["datasets:train:gt_size"] = side
+        if item.type == "VolumeDataset":
+            judged = "network_d" in options.networks
+            words["datasets:train:gt_size"] = (_VOLUME if judged else 12) // step * step  # a discriminator wants 32
         if item.options.get("gt_size_max"):
             words["datasets:train:gt_size_max"] = 40 // step * step
     for key, loss in {
@@ -72,6 +79,9 @@ def make_pictures(options: Options, folder: Path) -> None:
     """Smooth noise in every folder a file names; a list file is cut down to pictures that are made for it."""
     side = 144 if has_fixed_size(options) else 48
     for item in options.datasets.values():
+        if len(options.scale) == 3:
+            _make_volumes(item, options.scale, folder)
+            continue
         for scale in item.scales or options.scale[:1]:
             _make_set(item, scale, folder, side)
 
@@ -94,6 +104,20 @@ def _make_set(item: DatasetOptions, scale: int, folder: Path, side: int) -> None
             stem, suffix = os.path.splitext(name)
             named = item.options.get("filename_tmpl", "{}").replace("{scale}", str(scale)).format(stem)
             write_image(lq / f"{named}{suffix}", imresize(picture, Fraction(1, scale)))
+
+
+def _make_volumes(item: DatasetOptions, scale: tuple[int, ...], folder: Path) -> None:
+    """Smooth noise in nothing: isotropic, or for what learns from thick slices with these along the enlarged axis."""
+    thick = item.type == "SelfSupervisedSlices"
+    shape = [_VOLUME + 4 if s == 1 or not thick else 16 for s in scale]
+    affine = np.diag([*(0.15 * (s if thick else 1) for s in scale), 1.0])
+    draw = np.random.default_rng(0)
+    for number in range(PICTURES):
+        coarse = draw.random([n // 4 for n in shape]).astype(np.float32) * 1000
+        values = resample(coarse, shape, 1)
+        values[:2], values[-2:], values[:, :, :6] = 0, 0, 0
+        name = f"rat_tp3_{number}_x.nii.gz"
+        write_volume(folder / item.options["dataroot_gt"] / name, values, affine, like=None)
 
 
 def _shorten(listed: Path, shipped: Path, names: list[str]) -> list[str]:
