@@ -190,6 +190,13 @@ def test_volumes_are_measured_by_their_own_protocol_when_the_file_names_none(tmp
     assert names <= set(next(r for r in map(json.loads, record.splitlines()) if r["kind"] == "validation"))
 
 
+@pytest.mark.parametrize(("batch", "precision", "said"), [(1, "fp32", True), (2, "fp32", False), (1, "bf16", False)])
+def test_the_slow_convolution_of_single_volumes_is_warned_about(brains, capsys, batch, precision, said):
+    change = {"datasets__train__batch_size_per_gpu": batch, "train__precision": precision, "train__total_iter": 1}
+    assert in_process(brains, volume_options(brains, **change)) == 0
+    assert ("torch's slow convolution on a CPU" in capsys.readouterr().out) == said
+
+
 def test_pictures_of_the_middle_slices_go_to_tensorboard_and_to_the_folder(brains):
     change = {"logger__use_tb_logger": True, "val__save_img": True, "train__total_iter": 6}
     assert in_process(brains, volume_options(brains, **change)) == 0
