@@ -9,12 +9,18 @@ here = Path(__file__).resolve().parent
 lines = [line.split("#")[0].strip() for line in (here / "requirements.txt").read_text().splitlines()]
 requirements = [line for line in lines if line]
 medical = [r for r in requirements if re.match(r"nibabel|torchio", r)]  # heavy, and needed for volumes only
+wsi = ["openslide-python>=1.4", "openslide-bin>=4.0"]  # whole slides; the second is the library itself
+export = ["onnx>=1.20", "onnxscript>=0.7", "onnxruntime>=1.26", "safetensors"]  # 110 MB
 extras = {
     "medical": medical,
     "lmdb": ["lmdb>=1.4"],
     "community": ["spandrel>=0.4", "safetensors"],  # networks and weights of others
+    "wsi": wsi,
+    "export": export,  # networks for other programs
     "dev": [
         *medical,
+        *wsi,
+        *export,
         "lmdb>=1.4",
         "pytest>=8",
         "pytest-timeout",
@@ -41,6 +47,7 @@ setup(
         "console_scripts": [
             "srkit-train = srkit.train:entry",
             "srkit-test = srkit.test:entry",
+            "srkit-infer = srkit.infer:entry",
             "srkit = srkit.tools.__main__:entry",
         ]
     },

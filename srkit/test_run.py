@@ -12,14 +12,14 @@ from srkit.engine.distributed import Group, join_group
 from srkit.engine.evaluator import EvalSet, Evaluator, SetResult
 from srkit.engine.experiment import archive, environment
 from srkit.engine.log import logger, start_console, start_log_file, timestamp
-from srkit.engine.model_file import ModelFile, load_weights, read_model
+from srkit.engine.model_file import ModelFile, read_model
 from srkit.engine.precision import Precision
 from srkit.engine.restorer import Restorer
 from srkit.engine.results import table_md, write_results
 from srkit.engine.transfer import Normalization
 from srkit.errors import ExitCode, OptionError, RefusedError, StorageError
 from srkit.options import Options
-from srkit.registry import ARCHS
+from srkit.rebuild import rebuilt, require_known_arch
 
 
 def test_phases(phases: Sequence[Options], launcher: Literal["none", "pytorch", "slurm"]) -> ExitCode:
@@ -93,12 +93,10 @@ def _namer(options: Options, folder: Path, item: EvalSet) -> Any:
 def build_restorer(options: Options, model: ModelFile, group: Group) -> Restorer:
     """The network of a model file, with its weights. Raises RefusedError when the option file says otherwise."""
     name, arch_options = _architecture(options, model)
-    network = build.build_network(name, arch_options, options.scale)
-    for note in load_weights(network, model, options.path.strict_load_g):
-        logger.warning("%s: %s", model.path, note)
+    network = rebuilt(model, name, arch_options, options.scale, group.device, options.path.strict_load_g)
     tile, overlap = build.tile_of(options)
     return Restorer(
-        build.place(network, group.device),
+        network,
         normalization=model.info.normalization if model.info else Normalization(),
         scale=options.scale,
         device=group.device,
@@ -118,11 +116,7 @@ def _architecture(options: Options, model: ModelFile) -> tuple[str, Mapping[str,
             )
         return wanted.type, wanted.options
     info = model.info
-    if info.arch not in ARCHS and not ARCHS.is_of_family(info.arch):
-        raise RefusedError(
-            f"{model.path} holds a network of type {info.arch}, which is none of srkit's; name the file that defines it under "
-            "imports, as its training did"
-        )
+    require_known_arch(model, info)
     problems = []
     if tuple(info.scale) != options.scale:
         problems.append(f"scale: {list(options.scale)} in the option file, {list(info.scale)} in the model file")

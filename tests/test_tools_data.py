@@ -210,6 +210,15 @@ def test_volumes_are_split_by_animal_and_the_split_is_verified(brains, capsys):
     assert "equal files" in out
 
 
+def test_slides_are_listed_by_their_own_suffixes(tmp_path):
+    for name in ("a1.svs", "a2.svs", "b1.ndpi", "c1.tif"):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(b"x")
+    assert srkit("split", tmp_path / "in", tmp_path / "out", "--key", "^(.)", "--folds", 3) == 0
+    names = sorted(name for k in (1, 2, 3) for name in listed(tmp_path / "out", f"fold{k}_test"))
+    assert names == ["a1.svs", "a2.svs", "b1.ndpi", "c1.tif"]
+
+
 def test_a_scan_packed_anew_is_still_the_same_scan(brains, capsys):
     values, header = read_volume(brains / "in/rat0_0.nii.gz")
     write_volume(brains / "other/copy.nii", values, header.affine, like=header)

@@ -12,6 +12,7 @@ from srkit.archs.rrdbnet import RRDBNet
 from srkit.archs.spectral_discriminators import SNPatchDiscriminator, UNetDiscriminatorSN
 from srkit.archs.srresnet import SRResNet
 from srkit.archs.swish_discriminator import SwishDiscriminator
+from srkit.archs.through_plane import ThroughPlane
 from srkit.archs.vdsr import VDSR
 from srkit.archs.vgg_discriminators import VGGAdaptiveDiscriminator, VGGStyleDiscriminator
 
@@ -29,6 +30,7 @@ __all__ = [
     "SNPatchDiscriminator",
     "SRResNet",
     "SwishDiscriminator",
+    "ThroughPlane",
     "UNetDiscriminatorSN",
     "VGGAdaptiveDiscriminator",
     "VGGStyleDiscriminator",

@@ -21,7 +21,7 @@ def recordable_edges(joined: Joined) -> Iterator[None]:
     """`canny` takes its last step by `joined`, whose loop a recording of operations keeps; its own loop would be recorded
     as often as it turned for the picture shown."""
     own = edges._joined
-    edges._joined = joined
+    edges._joined = joined  # type: ignore[assignment]
     try:
         yield
     finally:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from copy import copy
 
 import numpy as np
@@ -20,6 +21,10 @@ from srkit.imaging.tiles import Blend, Tick, tiled
 _log = logging.getLogger("srkit")
 
 
+class GuideTooLarge(OutOfMemoryError):
+    """What a network wants to know of the whole picture does not fit, however small the tiles are."""
+
+
 class Restorer:
     """Normalises, runs the network (whole or in tiles), turns the output back. Validation, test and inference share it.
 
@@ -32,6 +37,7 @@ class Restorer:
         tile: Tile size in lq pixels per axis, or None for the whole picture.
         overlap: Context around each tile in lq pixels; tiles equal the whole when it covers the receptive field.
         ensemble: Take the mean over all flips, of pictures over all quarter turns too.
+        flags: What the user calls tile and overlap, for messages.
     """
 
     def __init__(
@@ -45,6 +51,7 @@ class Restorer:
         tile: tuple[int, ...] | None = None,
         overlap: tuple[int, ...] | None = None,
         ensemble: bool = False,
+        flags: tuple[str, str] = ("val.tile", "val.tile_overlap"),
     ) -> None:
         self.network = network
         self.normalization = normalization
@@ -53,7 +60,7 @@ class Restorer:
         self.precision = precision
         self.tile = tile
         self.overlap = overlap or (0,) * len(scale)
-        self.ensemble = ensemble
+        self.ensemble, self.flags = ensemble, flags
         self.blend: Blend = "crop"
         self.batch = 1
         self._call: dict[str, int] = {}
@@ -62,7 +69,8 @@ class Restorer:
             _log.warning("%s looks at a whole picture at once: its tiles differ from it", type(network).__name__)
         elif tile and reach and min(self.overlap) < reach:
             _log.warning(
-                "val.tile_overlap %s is below the network's reach of %d lq pixels: tiles differ a little from the whole picture",
+                "%s %s is below the network's reach of %d lq pixels: tiles differ a little from the whole picture",
+                flags[1],
                 min(self.overlap),
                 reach,
             )
@@ -95,7 +103,7 @@ class Restorer:
             if not _is_out_of_memory(error):
                 raise
             size = "x".join(str(n) for n in lq.shape[2:])
-            raise OutOfMemoryError(
+            raise GuideTooLarge(
                 f"out of memory while {type(self.network).__name__} made the guide of a whole picture of {size} pixels, which "
                 "tiles cannot replace; cut the picture into parts that overlap, or use a device with more memory"
             ) from error
@@ -116,7 +124,22 @@ class Restorer:
         other.tile, other.overlap, other.blend, other.batch = tile, overlap, blend, batch
         return other
 
-    @torch.no_grad()
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """The network in eval mode without gradients, and back in its own mode afterwards."""
+        was_training = self.network.training
+        self.network.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self.network.train(was_training)
+
+    def run_once(self, lq: Tensor) -> Tensor:
+        """(B, C, *S) to (B, C_out, *S * scale), whole: what a tile goes through."""
+        with self._evaluating():
+            return self._run(lq)
+
     def __call__(
         self, image: np.ndarray, white: float, black: float = 0.0, tick: Tick = lambda done, total: None
     ) -> np.ndarray:
@@ -126,25 +149,23 @@ class Restorer:
 
         Raises: OutOfMemoryError with advice on tiles.
         """
-        was_training = self.network.training
-        self.network.eval()
         try:
             pixels = torch.from_numpy(np.ascontiguousarray(image))[None]
             # Of a picture in tiles, the device holds one tile: what is large stays on the host.
             lq = to_float(pixels if self.tile else pixels.to(self.device), white, black)
-            sr = self._ensembled(lq, tick) if self.ensemble else self._restored(lq, self.tile, self.overlap, tick)
+            with self._evaluating():
+                sr = self._ensembled(lq, tick) if self.ensemble else self._restored(lq, self.tile, self.overlap, tick)
             return sr[0].movedim(0, -1).cpu().numpy()
         except (RuntimeError, MemoryError) as error:
             if not _is_out_of_memory(error):
                 raise
             size = "x".join(str(n) for n in image.shape[:-1])
             half = max(32, min(self.tile or image.shape[:-1]) // 2)
-            fitting = f" and val.tile_overlap to {half // 4}" if half <= 2 * max(self.overlap) else ""
+            tile, overlap = self.flags
+            fitting = f" and {overlap} to {half // 4}" if half <= 2 * max(self.overlap) else ""
             raise OutOfMemoryError(
-                f"out of memory on a picture of {size} pixels; set val.tile to {half} or less{fitting}"
+                f"out of memory on a picture of {size} pixels; set {tile} to {half} or less{fitting}"
             ) from error
-        finally:
-            self.network.train(was_training)
 
     def _restored(self, lq: Tensor, tile: tuple[int, ...] | None, overlap: tuple[int, ...], tick: Tick) -> Tensor:
         if tile is None:

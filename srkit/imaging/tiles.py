@@ -68,7 +68,7 @@ def tiled(
     `overlap` is at least the distance at which a pixel of lq still reaches the output (half the receptive field, in lq
     pixels) and `restore` treats every place alike. Networks that look further, or at everything (attention by global
     mean, instance norm), cannot be tiled exactly; `blend="fade"` leaves no seams between their tiles, which then change
-    over linearly across both overlaps.
+    over linearly across the inner half of what they share: a tile is worst at its edge.
 
     Args:
         restore: Maps (B, C, *tile) to (B, C_out, *tile * scale). All calls have the same spatial shape when step is 1.
@@ -169,9 +169,8 @@ def _faded(
                 size[2 + axis] = spans[axis][-1].stop * scale[axis]
                 out = part.new_empty(size)
             # Earlier tiles end `overlap` behind the border at keep_from, and this one begins as far or further before it.
-            here = [
-                n * scale[axis] for n in (span.keep_from - overlap[axis], span.keep_from + overlap[axis], span.stop)
-            ]
+            half = (overlap[axis] + 1) // 2
+            here = [n * scale[axis] for n in (span.keep_from - half, span.keep_from + half, span.stop)]
             begin, ready, stop = here if span.keep_from else (0, 0, here[2])
             fresh = part.narrow(2 + axis, begin - span.start * scale[axis], stop - begin)
             out.narrow(2 + axis, ready, stop - ready).copy_(fresh.narrow(2 + axis, ready - begin, stop - ready))

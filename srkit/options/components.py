@@ -100,7 +100,9 @@ class MetricOptions(ComponentOptions):
     region: Literal["whole", "mask"] = Field(
         default="whole", description="Where it looks: everywhere, or inside the mask that a volume has."
     )
-    erode: Natural = Field(default=0, description="Voxels the mask is made smaller by from all sides; with region: mask.")
+    erode: Natural = Field(
+        default=0, description="Voxels the mask is made smaller by from all sides; with region: mask."
+    )
     better: Literal["higher", "lower"] | None = Field(
         default=None, description="What counts as best; default: as the metric says."
     )

@@ -142,8 +142,10 @@ def _in_test(options: Options) -> Iterator[Problem]:
 def _loader(s: Sections) -> Iterator[Problem]:
     for phase, item in s.evaluated.items():
         given = {**{k: getattr(item, k) for k in item.model_fields_set}, **item.options}
+        signature = s.context.catalog.get("dataset", item.type)
+        required = {a.name for a in signature.arguments if a.required} if signature else set()
         for key, idle_values in _TRAIN_ONLY.items():
-            if key in given and given[key] not in idle_values:
+            if key in given and given[key] not in idle_values and key not in required:
                 yield _idle(("datasets", phase, key), "in a dataset that is evaluated")
     train = s.datasets.get("train")
     if train is None or s.mode == "test":

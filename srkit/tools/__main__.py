@@ -20,6 +20,7 @@ TOOLS: Mapping[str, tuple[str, str]] = {
     "compare": ("compare", "one picture: lq, bicubic, sr and gt side by side"),
     "degrade": ("degrade", "what a training set makes of its pictures: a page of examples, or pairs to validate on"),
     "example-data": ("example_data", "make a small paired data set from scikit-image's pictures"),
+    "export": ("export", "a trained network for other programs: ONNX, TorchScript, safetensors, BasicSR"),
     "import": ("import_weights", "weights that other projects saved, as model files of srkit"),
     "import-options": ("import_options", "enhanced-srgan's hyper-parameters (JSON) as option files of its two phases"),
     "interpolate": ("interpolate", "networks between two trained ones, from PSNR to GAN"),
@@ -30,6 +31,7 @@ TOOLS: Mapping[str, tuple[str, str]] = {
     "schema": ("schema", "write the JSON schema that editors use"),
     "slice": ("slicing", "cut pictures into tiles, lq and gt at once"),
     "split": ("split", "part pictures into train, val and test by group: slide, patient, person"),
+    "thicken": ("thicken", "volumes as a scanner with thicker slices sees them, to try networks where the truth is known"),
 }
 """Name on the command line -> module here, help."""
 

@@ -1,7 +1,7 @@
 """`srkit split`: pictures parted by group, so that no slide, patient or person stands on two sides.
 
 Keys are sorted, then ordered by a hash of (seed, key), and cut by their number: the same on every machine, whatever the
-order of the folder. Files are listed, never moved. A folder of NIfTI files is split as one of pictures is.
+order of the folder. Files are listed, never moved. A folder of NIfTI files or of slides is split as one of pictures is.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from pathlib import Path
 from srkit.data.checks import Findings
 from srkit.data.folders import Folders
 from srkit.errors import DataError, RefusedError
+from srkit.imaging.files import IMAGE_SUFFIXES
+from srkit.imaging.slides import find_slides
 from srkit.imaging.volumes import find_volumes
 from srkit.tools.groups import add_key_arguments, keys_of
 from srkit.tools.writing import new_folder
@@ -67,10 +69,15 @@ def run(flags: argparse.Namespace) -> None:
 
 
 def names_of(folder: str, recursive: bool) -> list[str]:
-    """Names of a folder's volumes, or else of its pictures, relative to it. Raises DataError."""
-    volumes = find_volumes(folder, recursive) if Path(folder).is_dir() else []
-    if volumes:
-        return [path.relative_to(folder).as_posix() for path in volumes]
+    """Names of a folder's volumes, or else of its slides, or else of its pictures, relative to it. Raises DataError."""
+    if Path(folder).is_dir():
+        if volumes := find_volumes(folder, recursive):
+            return [path.relative_to(folder).as_posix() for path in volumes]
+        slides = find_slides(Path(folder), recursive=recursive)
+        if any(
+            not name.lower().endswith(IMAGE_SUFFIXES) for name in slides
+        ):  # a .tif may be either, and is listed as a picture
+            return slides
     source, problems = Folders(recursive=recursive).open("folder", folder)
     Findings("split", problems).refuse()
     return list(source.names)

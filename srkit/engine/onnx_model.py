@@ -1,0 +1,149 @@
+"""Networks in ONNX files, run by onnxruntime and called like any other network."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from srkit.engine.model_file import ModelInfo
+from srkit.errors import RefusedError, WeightsError
+
+BLOCK = "srkit"
+"""Name under which a file's metadata hold what srkit wrote about the network (JSON)."""
+
+_OLDEST = (1, 26)  # of onnxruntime: earlier ones read weights from any file of the disk that a model names
+_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+
+
+class OnnxNetwork(nn.Module):
+    """The network of an .onnx file. Nothing but standard operations is run; weights beside the file are read from its own
+    folder only.
+
+    Args:
+        path: A file of `srkit export`, or anybody's that makes one picture of one picture.
+        device: Where onnxruntime computes; cuda needs the package onnxruntime-gpu.
+        threads: Threads of one call; None takes as many as torch uses.
+        scale: Output size / input size per axis, for a file that does not say it. One that does must agree.
+
+    Attributes:
+        info: What srkit wrote about the network, or None in files of others.
+        scale: Output size / input size per axis.
+        weights: Which weights these are, params or params_ema; empty in files of others.
+        receptive_radius_px, tile_step: As the network itself had them; None and 1 when unknown.
+
+    Shape: (B, C, *S) -> (B, C, *S * scale), float32 on the device of `lq`, whatever the file's own type is.
+    Raises: WeightsError for a file that is missing, damaged, of operations that onnxruntime does not know, or no network
+        from picture to picture; RefusedError for a device or package that is missing, and when called with a shape that
+        the network does not take; MemoryError when called with too large a one.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        device: torch.device | str = "cpu",
+        threads: int | None = None,
+        scale: tuple[int, ...] | None = None,
+    ) -> None:
+        super().__init__()
+        if not path.is_file():
+            raise WeightsError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}, expected an .onnx file")
+        self.path = path
+        try:
+            self._session = open_session(path, torch.device(device), threads)
+        except RefusedError:
+            raise
+        except Exception as error:  # onnxruntime has a type for each kind of damage
+            raise WeightsError(f"{path}: damaged, or no ONNX network that can be run ({_first_line(error)})") from error
+        self._input, self._type = _picture_to_picture(path, self._session)
+        told = _told(path, self._session)
+        self.info = _info(path, told)
+        self.scale = _agreed(path, self.info, scale)
+        self.weights: str = told.get("weights", "")
+        reach = told.get("receptive_radius_px")
+        self.receptive_radius_px: float | None = math.inf if reach == "inf" else reach
+        self.tile_step: int = told.get("tile_step", 1)
+
+    def forward(self, lq: Tensor, scale: int | None = None) -> Tensor:
+        """`scale` is for networks that take one with each call; here it can only be the file's own."""
+        if scale is not None and any(scale != own for own in self.scale):
+            raise RefusedError(
+                f"{self.path}: enlarges by {list(self.scale)} and was asked for {scale}; the .pth it was made of takes any scale"
+            )
+        given: np.ndarray = np.ascontiguousarray(lq.detach().float().cpu().numpy(), self._type)
+        try:
+            (sr,) = self._session.run(None, {self._input: given})
+        except Exception as error:  # onnxruntime has its own types, none of them for memory
+            text = _first_line(error)
+            if "allocate memory" in text:
+                raise MemoryError(text) from error
+            raise RefusedError(f"{self.path}: does not take a batch of shape {tuple(lq.shape)} ({text})") from error
+        return torch.from_numpy(sr).float().to(lq.device)
+
+
+def open_session(model: Path | bytes, device: torch.device, threads: int | None) -> Any:
+    """An onnxruntime session. Raises RefusedError without a fitting onnxruntime; onnxruntime's errors for bad files."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise RefusedError(f"ONNX files need the package onnxruntime ({error}); pip install 'srkit[export]'") from None
+    if tuple(int(n) for n in onnxruntime.__version__.split(".")[:2]) < _OLDEST:
+        wanted = ".".join(map(str, _OLDEST))
+        raise RefusedError(f"onnxruntime is {onnxruntime.__version__}, expected {wanted} or newer; update it")
+    providers: list[Any] = ["CPUExecutionProvider"]
+    if device.type == "cuda":
+        if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+            raise RefusedError(
+                "this onnxruntime computes on the CPU only; for cuda: pip uninstall onnxruntime, pip install onnxruntime-gpu"
+            )
+        providers.insert(0, ("CUDAExecutionProvider", {"device_id": device.index or 0}))
+    elif device.type != "cpu":
+        raise RefusedError(f"ONNX files run on cpu or cuda, not on {device.type}")
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = threads or torch.get_num_threads()
+    settings.inter_op_num_threads = 1
+    settings.log_severity_level = 4  # what goes wrong is raised, once
+    return onnxruntime.InferenceSession(str(model) if isinstance(model, Path) else model, settings, providers=providers)
+
+
+def _picture_to_picture(path: Path, session: Any) -> tuple[str, type]:
+    """Name and type of the one input. Raises WeightsError for a network of another kind."""
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    found = "; ".join(f"{i.name} {i.type} {i.shape}" for i in (*inputs, *outputs))
+    if len(inputs) != 1 or len(outputs) != 1 or len(inputs[0].shape) not in (4, 5) or inputs[0].type not in _TYPES:
+        raise WeightsError(f"{path}: found {found}; expected one batch of pictures or volumes in, one out")
+    return inputs[0].name, _TYPES[inputs[0].type]
+
+
+def _told(path: Path, session: Any) -> dict[str, Any]:
+    text = session.get_modelmeta().custom_metadata_map.get(BLOCK, "{}")
+    try:
+        told: dict[str, Any] = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise WeightsError(f"{path}: its metadata '{BLOCK}' are no JSON ({error})") from None
+    return told
+
+
+def _info(path: Path, told: dict[str, Any]) -> ModelInfo | None:
+    try:
+        return ModelInfo.from_plain(told) if told else None
+    except (KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(f"{path}: its metadata '{BLOCK}' lack or garble {error}") from None
+
+
+def _agreed(path: Path, info: ModelInfo | None, scale: tuple[int, ...] | None) -> tuple[int, ...]:
+    own = info.scale if info else scale
+    if own is None:
+        raise WeightsError(f"{path}: does not say by how much it enlarges (it is not srkit's); give the scale")
+    if scale is not None and scale != own:
+        raise RefusedError(f"{path}: enlarges by {list(own)}, not by {list(scale)}")
+    return own
+
+
+def _first_line(error: Exception) -> str:
+    return next((line for line in str(error).splitlines() if line), type(error).__name__)[:300]

@@ -1,0 +1,1 @@
+"""What was trained, applied: pictures, folders and volumes from the command line, arrays from Python."""

@@ -1,0 +1,219 @@
+"""A trained network for arrays: what the command uses, and what `srkit.load` gives."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+
+from srkit.engine.distributed import choose_device
+from srkit.engine.precision import Precision
+from srkit.engine.restorer import GuideTooLarge, Restorer
+from srkit.engine.tile_size import TileSize, Tiling
+from srkit.errors import DataError, DivergedError, OutOfMemoryError, RefusedError
+from srkit.imaging.colour import quantize
+from srkit.imaging.intensity import intensity_range
+from srkit.imaging.resize import imresize
+from srkit.imaging.tiles import Tick
+from srkit.inference.colours import restored
+from srkit.inference.opening import OpenModel, open_model
+from srkit.inference.settings import ModelSettings, RunSettings
+
+_ROWS = 256  # rounded at a time, so that no second copy of a large picture exists in float64
+_BEYOND = 2.0  # floats further from 0 to 1 than this are of another range
+
+
+class Upscaler:
+    """Enlarges pictures, or volumes where its network does.
+
+    Attributes:
+        scale: Output size / input size per axis.
+        info: What the model file says: arch, options, training; None for files of others.
+        model: The network and how its input is made.
+    """
+
+    def __init__(self, model: OpenModel, run: RunSettings, device: torch.device) -> None:
+        self.model, self.scale, self.info = model, model.scale, model.info
+        axes = len(self.scale)
+        self._restorer = Restorer(
+            model.network,
+            normalization=model.normalization,
+            scale=self.scale,
+            device=device,
+            precision=Precision(run.precision, device),
+            ensemble=run.ensemble,
+            flags=("--tile", "--overlap"),
+        )
+        tiling = Tiling(
+            tile=run.tile if run.tile in ("auto", None) else _per_axis(run.tile, axes),
+            overlap=None if run.overlap is None else _per_axis(run.overlap, axes),
+            blend=run.blend,
+            batch=run.batch,
+            memory_bytes=run.memory_bytes,
+        )
+        self._tiles = TileSize(self._restorer, tiling)
+
+    @property
+    def device(self) -> torch.device:
+        return self._restorer.device
+
+    def __call__(self, array: Any) -> Any:
+        """The enlargement, of the array's own kind (numpy, torch), type and range; tensors stay on their device.
+
+        Pictures are uint8 (0 to 255), uint16 (0 to 65535) or floats (0 to 1; cut to that range), as numpy (H, W),
+        (H, W, C), (N, H, W, C) or torch (B, C, H, W), with 1 (grey), 3 (RGB) or 4 (RGB and alpha, which is enlarged by
+        bicubic) channels. Volumes are (I, J, K) in any unit and of any type of numbers, numpy or torch; whole numbers are
+        rounded, and cut to what their type holds.
+
+        Raises: DataError for another shape, type or range; OutOfMemoryError.
+        """
+        if isinstance(array, torch.Tensor):
+            given = array.detach().cpu()
+            given = given.float() if given.is_floating_point() else given  # numpy has no bfloat16
+            made = self._array(given.numpy(), channels_first=True)
+            return torch.from_numpy(np.ascontiguousarray(made)).to(array.device, array.dtype)
+        return self._array(np.asarray(array), channels_first=False)
+
+    def _array(self, array: np.ndarray, channels_first: bool) -> np.ndarray:
+        if len(self.scale) == 3:
+            return self._volume_array(array)
+        if channels_first:
+            if array.ndim != 4:
+                raise _unfit(array, "(B, C, H, W)")
+            return np.moveaxis(self._pictures(np.moveaxis(array, 1, -1)), -1, 1)
+        if array.ndim == 2:
+            return self.picture(array[..., None])[..., 0]
+        if array.ndim == 3:
+            return self.picture(array)
+        if array.ndim == 4:
+            return self._pictures(array)
+        raise _unfit(array, "(H, W), (H, W, C) or (N, H, W, C)")
+
+    def _pictures(self, batch: np.ndarray) -> np.ndarray:
+        if not len(batch):
+            raise _unfit(batch, "at least one picture")
+        return np.stack([self.picture(image) for image in batch])
+
+    def picture(self, image: np.ndarray, tick: Tick = lambda done, total: None) -> np.ndarray:
+        """(H, W, 1, 3 or 4) of any type that calling takes -> (H * scale, W * scale, same), same type.
+
+        `tick` is told how much of it is done. Raises as calling does.
+        """
+        if len(self.scale) != 2:
+            raise DataError(f"this network enlarges volumes by {self.scale}, not pictures")
+        if image.ndim != 3 or image.shape[-1] not in (1, 3, 4) or min(image.shape) < 1:
+            raise _unfit(image, "(H, W, C) with 1 (grey), 3 (RGB) or 4 (RGB and alpha) channels")
+        white = _white(image)
+        if image.shape[-1] == 4:
+            colours = self.picture(np.ascontiguousarray(image[..., :3]), tick)
+            return np.concatenate([colours, self.enlarged_alpha(image[..., 3:])], axis=-1)
+
+        def restore(seen: np.ndarray) -> np.ndarray:
+            return self._restored(seen, white, 0.0, tick)
+
+        sr = restored(restore, image, white, self.model.color, self.scale)
+        if np.issubdtype(image.dtype, np.floating):
+            return np.clip(sr, 0, 1).astype(image.dtype)
+        made = np.empty(sr.shape, image.dtype)
+        for start in range(0, len(sr), _ROWS):
+            made[start : start + _ROWS] = quantize(sr[start : start + _ROWS], image.dtype, white)
+        return made
+
+    def enlarged_alpha(self, alpha: np.ndarray) -> np.ndarray:
+        """(H, W, 1) by bicubic interpolation, same type and range."""
+        made = imresize(alpha, self.scale)
+        return np.clip(made, 0, 1).astype(alpha.dtype) if np.issubdtype(alpha.dtype, np.floating) else made
+
+    def volume(self, volume: np.ndarray, tick: Tick = lambda done, total: None) -> np.ndarray:
+        """(I, J, K) in any unit -> (I, J, K) * scale, float32 in that unit, not clipped.
+
+        Which values are black and white is read from this volume alone, as in training, and undone.
+        Raises: DataError for intensities that cannot be told apart; DivergedError; OutOfMemoryError.
+        """
+        black, white = self.intensity_range(volume)
+        # easysr cuts at black and white; elsewhere what lies outside is shown as it is.
+        seen = np.clip(volume, black, white) if self.model.intensity.startswith("easysr") else volume
+        sr = self._restored(seen.astype(np.float32, copy=False)[..., None], white, black, tick)[..., 0]
+        if not np.isfinite(sr).all():
+            raise DivergedError("the network's output is not finite; use earlier weights, or --precision fp32")
+        return (sr * np.float64(white - black) + black).astype(np.float32)
+
+    def intensity_range(self, volume: np.ndarray) -> tuple[float, float]:
+        """(black, white) of a volume, in its unit."""
+        return intensity_range(volume, self.model.intensity)
+
+    def _volume_array(self, array: np.ndarray) -> np.ndarray:
+        if array.ndim != 3 or not (np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer)):
+            raise _unfit(array, "(I, J, K) of numbers")
+        if not np.isfinite(array).all():
+            raise DataError("the volume holds NaN or infinite values")
+        made = self.volume(array.astype(np.float32))
+        if np.issubdtype(array.dtype, np.integer):
+            held = np.iinfo(array.dtype)
+            return np.rint(made.astype(np.float64)).clip(held.min, held.max).astype(array.dtype)
+        return made.astype(array.dtype)
+
+    def _restored(self, image: np.ndarray, white: float, black: float, tick: Tick) -> np.ndarray:
+        """(*S, C) to (*S * scale, C_out), 0 to 1 and not clipped, in tiles where that is needed."""
+        while True:
+            cut = self._tiles.cut(image.shape)
+            try:
+                sr = self._restorer.in_tiles(*cut)(image, white, black, tick)
+                break
+            except OutOfMemoryError as error:
+                if isinstance(error, GuideTooLarge) or not self._tiles.shrink(cut, image.shape):
+                    raise
+                torch.cuda.empty_cache()
+        wanted = tuple(n * s for n, s in zip(image.shape, self.scale))
+        if sr.shape[:-1] != wanted:
+            raise RefusedError(
+                f"{self.model.path} made {sr.shape[:-1]} of {image.shape[:-1]}, its scale {self.scale} wants {wanted}; the "
+                "network may expect an input that is enlarged already"
+            )
+        return sr
+
+
+def load(model: ModelSettings, run: RunSettings) -> Upscaler:
+    """The network of a model file, ready for arrays. Raises as `srkit.load` does."""
+    device = device_of(run.device)
+    return Upscaler(open_model(model, device), run, device)
+
+
+def device_of(name: str, local_rank: int = 0) -> torch.device:
+    """What auto, cpu, cuda or cuda:N means here. Raises RefusedError for a GPU that is not there."""
+    if name == "auto":
+        return choose_device("auto", local_rank)[0]
+    if name == "cpu":
+        return torch.device("cpu")
+    kind, _, number = name.partition(":")
+    count = torch.cuda.device_count()
+    if kind != "cuda" or (number and not number.isdigit()):
+        raise RefusedError(f"--device: found '{name}', expected auto, cpu, cuda or cuda:N")
+    index = int(number) if number else local_rank % max(1, count)
+    if index >= count:
+        raise RefusedError(f"--device {name}: {count} CUDA GPUs are visible; use --device cpu or auto")
+    return torch.device("cuda", index)
+
+
+def _per_axis(numbers: Any, axes: int) -> tuple[int, ...]:
+    return tuple(numbers) * axes if len(numbers) == 1 else tuple(numbers)
+
+
+def _white(image: np.ndarray) -> float:
+    """Intensity of 1.0."""
+    if image.dtype in (np.uint8, np.uint16):
+        return float(np.iinfo(image.dtype).max)
+    if not np.issubdtype(image.dtype, np.floating):
+        raise DataError(
+            f"a picture of {image.dtype}: expected uint8 (0 to 255), uint16 (0 to 65535) or floats (0 to 1)"
+        )
+    low, high = float(image.min()), float(image.max())
+    if not (math.isfinite(low) and math.isfinite(high)) or low < 1 - _BEYOND or high > _BEYOND:
+        raise DataError(f"a float picture of {low:g} to {high:g}: expected 0 to 1; divide it, or give uint8 or uint16")
+    return 1.0
+
+
+def _unfit(array: np.ndarray, expected: str) -> DataError:
+    return DataError(f"an array of {array.dtype} {array.shape}: expected {expected}")
