@@ -1,4 +1,4 @@
-"""`python srkit/infer.py -m MODEL -i INPUT -o OUT`: enlarges pictures, folders and volumes with a trained model."""
+"""`python srkit/infer.py -m MODEL -i INPUT -o OUT`: enlarges pictures, folders, slides and volumes with a trained model."""
 
 from __future__ import annotations
 
@@ -22,11 +22,13 @@ from srkit.inference.settings import (
     ModelSettings,
     PictureSettings,
     RunSettings,
+    SlideSettings,
     VolumeSettings,
     arch_options_of,
     bytes_of,
     sides_of,
     spacing_of,
+    suffix_of,
     template_of,
     tile_of,
 )
@@ -36,7 +38,7 @@ _FORMATS = {"png": ".png", "jpg": ".jpg", "tif": ".tif", "webp": ".webp"}
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="srkit-infer", description="Enlarge pictures and volumes with a trained model."
+        prog="srkit-infer", description="Enlarge pictures, whole slides and volumes with a trained model."
     )
     add = parser.add_argument
     add("-m", "--model", type=Path, required=True, help="model file: .pth, .safetensors or .onnx")
@@ -44,7 +46,12 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("-o", "--out", required=True, help="folder of the results; a file when there is one input file")
     add("--recursive", action="store_true", help="take the files of all folders below too; the results lie alike")
     names = parser.add_mutually_exclusive_group()
-    names.add_argument("--suffix", default="_sr", help="put behind the name of each input (default: _sr)")
+    names.add_argument(
+        "--suffix",
+        type=_as("a word without slashes", suffix_of),
+        default="_sr",
+        help="put behind the name of each input (default: _sr)",
+    )
     names.add_argument(
         "--template", type=_as("a name", template_of), help="name by fields: '{stem}_{model}_x{scale}{ext}'"
     )
@@ -52,6 +59,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     _add_model(parser.add_argument_group("the model"))
     _add_run(parser.add_argument_group("how it runs"))
     _add_pictures(parser.add_argument_group("pictures"))
+    _add_slides(parser.add_argument_group("whole slides"))
     _add_volumes(parser.add_argument_group("volumes"))
     return parser.parse_args(argv)
 
@@ -104,10 +112,28 @@ def _add_run(group: Any) -> None:
 def _add_pictures(group: Any) -> None:
     group.add_argument("--format", choices=tuple(_FORMATS), help="of the results (default: as the input, PNG for JPEG)")
     group.add_argument(
-        "--quality", type=_as("1 to 100", _quality), help="of JPEG (default 95) and WebP (default: no loss)"
+        "--quality",
+        type=_as("1 to 100", _quality),
+        help="of JPEG (default 95, in slides 90) and WebP (default: no loss)",
     )
     group.add_argument(
         "--max_pixels", type=_as("a number from 1", _count), default=100_000_000, help="refuse larger pictures"
+    )
+
+
+def _add_slides(group: Any) -> None:
+    length = _as("microns above 0", _length)
+    group.add_argument("--mpp", type=length, help="microns per pixel to read at (default: the finest level)")
+    group.add_argument("--slide_mpp", type=length, help="microns per pixel of slides that do not say it")
+    group.add_argument(
+        "--compression",
+        choices=("jpeg", "deflate"),
+        default="jpeg",
+        help="of the results' tiles; deflate loses nothing",
+    )
+    group.add_argument("--ome", action="store_true", help="write OME-TIFF (OpenSlide sees its finest level alone)")
+    group.add_argument(
+        "--everything", action="store_true", help="restore the background too (default: enlarged by bicubic)"
     )
 
 
@@ -123,7 +149,7 @@ def _add_volumes(group: Any) -> None:
     group.add_argument("--repair_nan", action="store_true", help="put 0 where a file holds NaN instead of refusing it")
     group.add_argument(
         "--target_spacing",
-        type=_as("millimetres above 0", _millimetres),
+        type=_as("millimetres above 0", _length),
         help="resample the result to cubes of this side",
     )
     group.add_argument(
@@ -171,7 +197,7 @@ def _quality(text: str) -> int:
     return number
 
 
-def _millimetres(text: str) -> float:
+def _length(text: str) -> float:
     number = float(text)
     if not 0 < number < float("inf"):
         raise ValueError(text)
@@ -215,6 +241,14 @@ def main(argv: Sequence[str] | None = None) -> ExitCode:
         pictures = PictureSettings(
             format=_FORMATS.get(flags.format), quality=flags.quality, max_pixels=flags.max_pixels
         )
+        slides = SlideSettings(
+            mpp=flags.mpp,
+            slide_mpp=flags.slide_mpp,
+            compression=flags.compression,
+            quality=flags.quality or 90,
+            ome=flags.ome,
+            everything=flags.everything,
+        )
         volumes = VolumeSettings(
             axis=flags.axis,
             dtype=flags.dtype,
@@ -230,7 +264,7 @@ def main(argv: Sequence[str] | None = None) -> ExitCode:
         )
         from srkit.inference.run import infer  # torch is imported only for a command line without mistakes
 
-        return infer(model, run, files, pictures, volumes, flags.launcher)
+        return infer(model, run, files, pictures, slides, volumes, flags.launcher)
 
     return guarded(work)
 

@@ -1,4 +1,4 @@
-"""`python srkit/test.py -opt y.yml`: measures a trained model on benchmark sets."""
+"""`python srkit/test.py -opt y.yml`: measures trained models on benchmark sets."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ if not __package__:  # started as a file: import srkit from this checkout, not i
     sys.path[:] = [_root] + [p for p in sys.path if os.path.realpath(p) not in (_here, _root)]
 
 import argparse
+import json
 from collections.abc import Sequence
 
 from srkit.commands import guarded, load_all
@@ -20,6 +21,12 @@ from srkit.errors import ExitCode
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="srkit-test", description="Measure a trained model on benchmark sets.")
     parser.add_argument("-opt", nargs="+", required=True, metavar="FILE", help="option files, run in order")
+    parser.add_argument(
+        "-m", nargs="+", default=[], metavar="FILE", help="model files to compare, in place of path.pretrain_network_g"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with a stopped test of that name; what was measured is kept"
+    )
     parser.add_argument(
         "--launcher", choices=("none", "pytorch", "slurm"), default="none", help="who started the processes"
     )
@@ -33,10 +40,12 @@ def main(argv: Sequence[str] | None = None) -> ExitCode:
 
     def work() -> ExitCode:
         flags = arguments(argv)
-        phases = load_all(flags.opt, mode="test", force=flags.force_yml, launcher=flags.launcher)
+        # The option file may leave open which model it is for; then the first one's path stands in the saved options.
+        force = [*flags.force_yml, *(f"path:pretrain_network_g={json.dumps(file)}" for file in flags.m[:1])]
+        phases = load_all(flags.opt, mode="test", force=force, launcher=flags.launcher)
         from srkit.test_run import test_phases  # torch is imported only for a file without mistakes
 
-        return test_phases(phases, flags.launcher)
+        return test_phases(phases, flags.launcher, flags.m, flags.resume)
 
     return guarded(work)
 

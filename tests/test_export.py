@@ -389,6 +389,8 @@ def broken(kind: str, folder: Path, good: Path) -> Path:
         graph_file(path, node("Identity", ["lq"], ["sr"]), inputs=[("lq", 7, ["b", 3, "h", "w"])])
     elif kind == "no JSON":
         repeated(path, srkit="{")
+    elif kind == "a list":
+        repeated(path, srkit="[1]")
     elif kind == "half a block":
         repeated(path, srkit='{"arch": "EDSR"}')
     return path
@@ -406,6 +408,7 @@ def broken(kind: str, folder: Path, good: Path) -> Path:
         ("two inputs", "expected one batch of pictures or volumes in, one out"),
         ("no pictures", "expected one batch of pictures or volumes in, one out"),
         ("no JSON", "its metadata 'srkit' are no JSON"),
+        ("a list", "its metadata 'srkit' are a list, expected names with values"),
         ("half a block", "its metadata 'srkit' lack or garble 'arch_options'"),
     ],
 )
@@ -430,6 +433,11 @@ def test_another_scale_than_the_files_own_is_refused(edsr):
         OnnxNetwork(edsr[0] / "EDSR.onnx", scale=(4, 4))
     with pytest.raises(RefusedError, match=r"enlarges by \[2, 2\] and was asked for 3"):
         OnnxNetwork(edsr[0] / "EDSR.onnx")(pictures(3, 1, (8, 8)), scale=3)
+
+
+def test_a_scale_of_another_number_of_axes_is_refused(tmp_path):
+    with pytest.raises(RefusedError, match=r"takes data of 2 axes, found the scale \[1, 3, 1\]"):
+        OnnxNetwork(repeated(tmp_path / "x.onnx"), scale=(1, 3, 1))
 
 
 def test_a_picture_too_large_for_memory_is_a_memory_error(tmp_path):

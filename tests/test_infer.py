@@ -13,6 +13,7 @@ import sys
 import cv2
 import numpy as np
 import pytest
+import tifffile
 import torch
 from infer_made import BoxNet, infer, made_archs, model_file, nifti, picture, repeated, scan  # noqa: F401
 from PIL import Image
@@ -296,6 +297,7 @@ def bad_inputs(here):
     write_image("same/a.png", picture(4, 4, 3))
     write_image("same/a.tif", picture(4, 4, 3))
     write_image("long.png", picture(1, 9000, 3))
+    tifffile.imwrite("pair.tif", picture(4, 4, 2), photometric="minisblack", planarconfig="contig", extrasamples=[0])
     (here / "empty").mkdir()
     (here / "texts").mkdir()
     (here / "texts/notes.txt").write_text("x")
@@ -322,6 +324,7 @@ def bad_inputs(here):
         ("-i a.png -o out --quality 50", r"--quality 50: a_sr\.png loses nothing"),
         ("-i deep.png -o out --format jpg", r"deep\.png: has 16 bit, '\.jpg' holds 8 only; --format png or tif"),
         ("-i clear.png -o out --format tif", r"clear\.png: has transparency, which '\.tif' does not keep"),
+        ("-i pair.tif -o out", r"pair\.tif: TIFF with .* of 2 channels"),
         ("-i long.png -o out --format webp", r"long\.png: 18000x2 pixels, more than '\.webp' holds"),
         ("-i a.png -o out --max_pixels 15", r"a\.png: 4 x 4 = 16 pixels, above the limit of 15"),
         ("-i a.png -o out --device cuda:99", r"--device cuda:99: \d+ CUDA GPUs are visible"),
@@ -358,6 +361,7 @@ def test_mistakes_are_refused_with_one_message_and_nothing_is_written(here, mode
         ("--template {stem}{x.y}", "has the field {x.y}"),
         ("--template a/{stem}", "has a slash"),
         ("--suffix a --template {stem}", "not allowed with argument"),
+        ("--suffix a/b", "found 'a/b', expected a word without slashes"),
         ("--target_spacing 0", "expected millimetres above 0"),
     ],
 )
@@ -392,6 +396,19 @@ def test_a_file_that_is_no_model_is_refused_by_name(here, capsys, content, messa
         (here / "net.pth").write_bytes(content)
     assert infer("-m", "net.pth", "-i", "a.png", "-o", "out") == 2
     assert re.search(rf"net\.pth: {message}", capsys.readouterr().err)
+
+
+class Hostile:
+    def __reduce__(self):
+        return os.mkdir, ("opened",)
+
+
+def test_a_model_file_that_would_run_code_is_refused(here, capsys):
+    torch.save({"params": Hostile()}, "net.pth")
+    write_image("a.png", picture(4, 4, 3))
+    assert infer("-m", "net.pth", "-i", "a.png", "-o", "out") == 2
+    assert "net.pth: holds more than tensors and plain values" in capsys.readouterr().err
+    assert files_of(".") == ["a.png", "net.pth"]
 
 
 # Models

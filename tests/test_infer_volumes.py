@@ -8,7 +8,6 @@ import re
 import nibabel
 import numpy as np
 import pytest
-import torch
 from infer_made import OBLIQUE, infer, made_archs, model_file, nifti, picture, read_nifti, repeated, scan  # noqa: F401
 
 from srkit.imaging.files import read_image, write_image
@@ -49,13 +48,13 @@ def test_a_volume_is_enlarged_along_its_thick_axis_in_its_own_units(here):
     assert np.abs(made - enlarge(volume, (1, 3, 1), 1)).max() < 1e-5 * np.ptp(volume)
 
 
-def test_units_come_back_to_a_hundred_thousandth(here):
+def test_units_come_back_to_a_millionth_of_the_range(here):
     model_file(here / "net.pth", "RepeatingNet", (1, 3, 1), "", "zscore", num_in_ch=1)
     volume = scan(10, 8, 9)
     nifti(here / "a.nii", volume)
     infer("-m", "net.pth", "-i", "a.nii", "-o", "b.nii.gz")
     wanted = repeated(volume, 1, 3, 1)
-    assert (np.abs(read_nifti(here / "b.nii.gz")[0] - wanted) <= 1e-5 * np.abs(wanted)).all()
+    assert np.abs(read_nifti(here / "b.nii.gz")[0] - wanted).max() < 1e-6 * np.ptp(volume)
 
 
 def test_a_scan_of_doubled_values_gives_a_doubled_result(here):
@@ -317,13 +316,11 @@ def test_register_lays_the_result_on_the_reference_and_its_grid(here):
     assert made.shape == truth.shape
     assert np.allclose(affine, grid)
     inside = (slice(6, -6),) * 3
-    unmoved = enlarge(lq, (1, 3, 1), 1)
-    error = np.abs(made - truth)[inside].max()
-    assert (
-        error < 1.5 * np.abs(unmoved - truth)[inside].max()
-    )  # what linear interpolation alone misses, and little more
-    shifted = np.abs(np.roll(truth, 1, 0) - truth)[inside].max()
-    assert error < shifted / 2  # by far less than a voxel
+    unmoved = enlarge(lq, (1, 3, 1), 1)  # the result, had the animal lain like the reference
+    apart = np.abs(made - unmoved)[inside]
+    for axis in range(3):
+        one_voxel = np.abs(np.roll(unmoved, 1, axis) - unmoved)[inside]
+        assert apart.mean() < one_voxel.mean() / 5
 
 
 def test_bias_correction_takes_out_a_slow_change_of_brightness(here):
@@ -360,7 +357,6 @@ def test_a_mouse_thickened_is_put_back_where_it_was(here, test_data):
     assert infer("-m", "net.pth", "-i", "mouse.nii.gz", "-o", "b.nii.gz", "--gt", mouse) == 0
     made, new = read_nifti(here / "b.nii.gz")
     assert np.allclose(new, affine, atol=1e-4)
-    error = np.sqrt(((made - truth) ** 2).mean())
-    elsewhere = np.sqrt(((np.roll(made, 1, axis=2) - truth) ** 2).mean())
-    assert error < 0.8 * elsewhere
-    torch.manual_seed(0)
+    before, there, behind = (((np.roll(made, shift, axis=2) - truth) ** 2).mean() for shift in (-1, 0, 1))
+    # The lowest point of the parabola through them is where the result fits best, in voxels.
+    assert abs((before - behind) / (before - 2 * there + behind) / 2) < 0.02

@@ -55,7 +55,9 @@ def test_imports_point_down_only(path):
         assert below or beside, f"{path.name} ({here}) imports {module}"
 
 
-@pytest.mark.parametrize("folder", ["options", "registry.py", "errors.py", "commands.py", "train.py", "test.py", "infer.py"])
+@pytest.mark.parametrize(
+    "folder", ["options", "registry.py", "errors.py", "commands.py", "train.py", "test.py", "infer.py"]
+)
 def test_what_reads_options_imports_no_heavy_package_at_the_top(folder):
     paths = sorted((PACKAGE / folder).rglob("*.py")) if (PACKAGE / folder).is_dir() else [PACKAGE / folder]
     for path in paths:

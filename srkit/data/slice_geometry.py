@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from srkit.errors import DataError
+from srkit.errors import DataError, RefusedError
 from srkit.imaging.geometry import ISOTROPIC_WITHIN, thick_axis
 from srkit.imaging.slices import require_thickness
 
@@ -63,8 +63,9 @@ class SliceGeometry:
             )
         if width is None:
             width = distance - (gap or 0)
+        share = round(width / distance, 6)  # what float32 of a header can say
         try:
-            require_thickness(width / distance)
-        except ValueError as error:
-            raise DataError(f"slices of {width:.4g} mm that are {distance:.4g} mm apart: {error}") from None
-        return width / distance
+            require_thickness(share)
+        except RefusedError as error:
+            raise DataError(f"slices of {share * distance:.4g} mm that are {distance:.4g} mm apart: {error}") from None
+        return share

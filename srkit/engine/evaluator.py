@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 from typing import Protocol as TypingProtocol
@@ -17,7 +17,9 @@ from srkit.data.forms import Form, PictureForm
 from srkit.data.loader import eval_samples
 from srkit.data.sample import Sample
 from srkit.engine.distributed import Group
+from srkit.engine.log import logger
 from srkit.engine.restorer import Restorer
+from srkit.engine.timing import Stopwatch, Timing
 from srkit.errors import DataError, DivergedError
 from srkit.metrics.protocol import Protocol
 from srkit.metrics.summary import summarize
@@ -27,7 +29,8 @@ _QUICK_VALUES = 12_000_000  # a picture larger than this is never too small for 
 
 class MetricFunction(TypingProtocol):
     """One that can be measured inside a mask has `inside(sr, gt, data_range, mask)` too, mask (*S) bool. One whose
-    attribute `compares` is "lq" gets sr made small again, and lq in place of gt."""
+    attribute `compares` is "lq" gets sr made small again, and lq in place of gt. One that cannot work here has a text
+    `unavailable`, which says what is missing; it is left out of rows, and tables write n/a."""
 
     better: str
 
@@ -49,6 +52,11 @@ class NamedMetric:
     def is_of_lq(self) -> bool:
         """Whether it compares with lq."""
         return getattr(self.metric, "compares", "") == "lq"
+
+    @property
+    def unavailable(self) -> str:
+        """Why it cannot be measured here; empty when it can."""
+        return str(getattr(self.metric, "unavailable", ""))
 
     def __call__(
         self, sr: np.ndarray, gt: np.ndarray, scale: Sequence[int], span: float, mask: np.ndarray | None
@@ -96,6 +104,8 @@ class SetResult:
     Args:
         baselines: The interpolation rows among the methods.
         previews: By picture: what its form shows of lq, sr and gt.
+        jpeg_gt: Pictures whose gt is a JPEG file: figures of those are no measure of what a network restores.
+        timings: By method; networks only, and only where pictures were restored.
     """
 
     name: str
@@ -104,9 +114,21 @@ class SetResult:
     images: int
     baselines: tuple[str, ...] = ()
     previews: list[dict[str, np.ndarray]] = field(default_factory=list)
+    jpeg_gt: int = 0
+    timings: dict[str, Timing] = field(default_factory=dict)
 
     def methods(self) -> list[str]:
         return list(dict.fromkeys(row.method for row in self.rows))
+
+    def measured(self) -> list[NamedMetric]:
+        """The metrics that could be measured."""
+        found = {row.metric for row in self.rows}
+        return [m for m in self.metrics if m.name in found]
+
+    def joined(self, other: SetResult) -> SetResult:
+        """With the rows of another network of the same set; interpolation stays this one's."""
+        more = [row for row in other.rows if row.method not in self.baselines]
+        return replace(self, rows=[*self.rows, *more], timings={**self.timings, **other.timings})
 
     def summary(self, method: str, metric: str) -> dict[str, Any]:
         rows = [r for r in self.rows if r.method == method and r.metric == metric]
@@ -119,7 +141,11 @@ class SetResult:
 
     def bar(self, metric: NamedMetric) -> tuple[str, float] | None:
         """The interpolation with the best mean, and that: what a network has to beat. None without such rows."""
-        found = [(name, self.mean(name, metric.name)) for name in self.methods() if name in self.baselines]
+        found = [
+            (name, self.mean(name, metric.name))
+            for name in self.methods()
+            if name in self.baselines and metric in self.measured()
+        ]
         if not found:
             return None
         return (max if metric.better == "higher" else min)(found, key=lambda item: item[1])
@@ -156,6 +182,9 @@ class Evaluator:
         save_as: Callable[[str], Path] | None = None,
         previews: int = 0,
         tick: Callable[[], None] = lambda: None,
+        known: Iterable[Row] = (),
+        keep: Callable[[Sequence[Row]], None] = lambda rows: None,
+        stopwatch: Stopwatch | None = None,
     ) -> SetResult:
         """Rows of one set.
 
@@ -164,6 +193,9 @@ class Evaluator:
             save_as: Maps a picture's name to the path, without suffix, its sr is written to.
             previews: Pictures of which a preview is kept (on rank 0).
             tick: Called after every picture; may raise to give up.
+            known: Rows measured before: a picture whose rows are complete is neither restored nor saved again.
+            keep: Called with the new rows of each picture.
+            stopwatch: Times the network.
 
         Raises: DataError for an empty set; DivergedError when an output is not finite.
         """
@@ -177,31 +209,53 @@ class Evaluator:
         baseline_rows: list[Row] = []
         baselines: tuple[str, ...] = ()
         samples = eval_samples(item.dataset, mine, item.num_workers)
+        earlier = _complete(known, {m.name for m in item.metrics if not m.unavailable})
+        jpegs = 0
         for sample in tqdm(samples, item.name, len(mine), leave=False, disable=not self.progress):
-            form = _form(sample)
-            restored = self._restore(restorer.at_scale(item.scale), sample, item.name)
-            sr = form.values(restored)
-            if save_as is not None:
-                form.write(save_as(sample.name), restored, sample, item.scale)
-            rows.extend(self._measure(item, sample, method, sr))
+            form, new, has_gt = _form(sample), [], "gt" in sample.images
+            jpegs += has_gt and sample.paths.get("gt", "").lower().endswith((".jpg", ".jpeg"))
+            found = earlier.get((method, sample.name))
+            if found is None:
+                restored = self._restore(restorer.at_scale(item.scale), sample, item.name, stopwatch)
+                sr = form.values(restored)
+                if save_as is not None:
+                    form.write(save_as(sample.name), restored, sample, item.scale)
+                found = list(self._measure(item, sample, method, sr))
+                new += found
+                if len(kept) < previews:
+                    kept.append(form.preview({**sample.images, "sr": sr}))
+            rows.extend(found)
             baselines = form.baselines
-            if want_baselines and "gt" in sample.images:
-                for name in baselines:
+            for name in baselines if want_baselines and has_gt else ():
+                found = earlier.get((name, sample.name))
+                if found is None:
                     enlarged = form.enlarged(name, sample.images["lq"], item.scale)
-                    baseline_rows.extend(self._measure(item, sample, name, enlarged))
-            if len(kept) < previews:
-                kept.append(form.preview({**sample.images, "sr": sr}))
+                    found = list(self._measure(item, sample, name, enlarged))
+                    new += found
+                baseline_rows.extend(found)
+            keep(new)
             tick()
-        gathered = self.group.gather((rows, baseline_rows))
+        gathered = self.group.gather((rows, baseline_rows, jpegs))
         if want_baselines:
             self._baseline_rows[item.name] = _interleave([part[1] for part in gathered])
         rows = self._baseline_rows.get(item.name, []) + _interleave([part[0] for part in gathered])
-        return SetResult(item.name, item.metrics, rows, count, baselines, kept)
+        timing = stopwatch.timing() if stopwatch else None
+        return SetResult(
+            item.name,
+            item.metrics,
+            rows,
+            count,
+            baselines,
+            kept,
+            sum(part[2] for part in gathered),
+            {} if timing is None else {method: timing},
+        )
 
     @staticmethod
-    def _restore(restorer: Restorer, sample: Sample, set_name: str) -> np.ndarray:
+    def _restore(restorer: Restorer, sample: Sample, set_name: str, stopwatch: Stopwatch | None) -> np.ndarray:
         """sr, 1.0 is white, not clipped."""
-        sr = restorer(sample.images["lq"], sample.white, sample.black)
+        given = (sample.images["lq"], sample.white, sample.black)
+        sr = restorer(*given) if stopwatch is None else stopwatch(restorer, *given)
         if not np.isfinite(sr).all():
             raise DivergedError(f"{set_name}/{sample.name}: the network's output is not finite; use earlier weights")
         return sr
@@ -217,6 +271,8 @@ class Evaluator:
             )
         mask, form = _mask(sample), _form(sample)
         for named in item.metrics:
+            if named.unavailable:
+                continue
             pair = (sr, gt) if not named.is_of_lq else (form.reduced(sr, item.scale), form.low(sample.images["lq"]))
             value = named(*pair, item.scale, form.data_range, mask)
             protocol = f"{named.protocol.name}#{named.protocol.hash}"
@@ -232,8 +288,17 @@ def _mask(sample: Sample) -> np.ndarray | None:
     return None if mask is None else mask[..., 0] > 0
 
 
+def _complete(known: Iterable[Row], metrics: set[str]) -> dict[tuple[str, str], list[Row]]:
+    """By method and picture: rows of exactly these metrics."""
+    found: dict[tuple[str, str], list[Row]] = {}
+    for row in known:
+        found.setdefault((row.method, row.image), []).append(row)
+    return {key: rows for key, rows in found.items() if metrics and {r.metric for r in rows} == metrics}
+
+
 def check_metrics(item: EvalSet) -> None:
     """Measures gt of the first picture against itself, to refuse at once what no picture of the set can be measured with.
+    A metric that is not available here is said, and refuses nothing.
 
     Raises: DataError naming set and metric.
     """
@@ -246,7 +311,9 @@ def check_metrics(item: EvalSet) -> None:
     form = _form(sample)
     given = (form.ideal(gt, channels), gt, item.scale, form.data_range)
     for named in item.metrics:
-        if named.is_of_lq:
+        if named.unavailable:
+            logger.warning("%s, metric %s: n/a; %s", item.name, named.name, named.unavailable)
+        if named.unavailable or named.is_of_lq:
             continue
         try:
             if gt.size <= _QUICK_VALUES:

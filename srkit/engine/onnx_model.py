@@ -60,10 +60,10 @@ class OnnxNetwork(nn.Module):
             raise
         except Exception as error:  # onnxruntime has a type for each kind of damage
             raise WeightsError(f"{path}: damaged, or no ONNX network that can be run ({_first_line(error)})") from error
-        self._input, self._type = _picture_to_picture(path, self._session)
+        self._input, self._type, axes = _picture_to_picture(path, self._session)
         told = _told(path, self._session)
         self.info = _info(path, told)
-        self.scale = _agreed(path, self.info, scale)
+        self.scale = _agreed(path, self.info, scale, axes)
         self.weights: str = told.get("weights", "")
         reach = told.get("receptive_radius_px")
         self.receptive_radius_px: float | None = math.inf if reach == "inf" else reach
@@ -111,21 +111,23 @@ def open_session(model: Path | bytes, device: torch.device, threads: int | None)
     return onnxruntime.InferenceSession(str(model) if isinstance(model, Path) else model, settings, providers=providers)
 
 
-def _picture_to_picture(path: Path, session: Any) -> tuple[str, type]:
-    """Name and type of the one input. Raises WeightsError for a network of another kind."""
+def _picture_to_picture(path: Path, session: Any) -> tuple[str, type, int]:
+    """Name, type and spatial axes of the one input. Raises WeightsError for a network of another kind."""
     inputs, outputs = session.get_inputs(), session.get_outputs()
     found = "; ".join(f"{i.name} {i.type} {i.shape}" for i in (*inputs, *outputs))
     if len(inputs) != 1 or len(outputs) != 1 or len(inputs[0].shape) not in (4, 5) or inputs[0].type not in _TYPES:
         raise WeightsError(f"{path}: found {found}; expected one batch of pictures or volumes in, one out")
-    return inputs[0].name, _TYPES[inputs[0].type]
+    return inputs[0].name, _TYPES[inputs[0].type], len(inputs[0].shape) - 2
 
 
 def _told(path: Path, session: Any) -> dict[str, Any]:
     text = session.get_modelmeta().custom_metadata_map.get(BLOCK, "{}")
     try:
-        told: dict[str, Any] = json.loads(text)
+        told = json.loads(text)
     except json.JSONDecodeError as error:
         raise WeightsError(f"{path}: its metadata '{BLOCK}' are no JSON ({error})") from None
+    if not isinstance(told, dict):
+        raise WeightsError(f"{path}: its metadata '{BLOCK}' are a {type(told).__name__}, expected names with values")
     return told
 
 
@@ -136,12 +138,14 @@ def _info(path: Path, told: dict[str, Any]) -> ModelInfo | None:
         raise WeightsError(f"{path}: its metadata '{BLOCK}' lack or garble {error}") from None
 
 
-def _agreed(path: Path, info: ModelInfo | None, scale: tuple[int, ...] | None) -> tuple[int, ...]:
+def _agreed(path: Path, info: ModelInfo | None, scale: tuple[int, ...] | None, axes: int) -> tuple[int, ...]:
     own = info.scale if info else scale
     if own is None:
         raise WeightsError(f"{path}: does not say by how much it enlarges (it is not srkit's); give the scale")
     if scale is not None and scale != own:
         raise RefusedError(f"{path}: enlarges by {list(own)}, not by {list(scale)}")
+    if len(own) != axes:
+        raise RefusedError(f"{path}: takes data of {axes} axes, found the scale {list(own)}; give one number per axis")
     return own
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from srkit.engine.log import logger
 from srkit.engine.memory import free_bytes, peak_bytes
 from srkit.engine.restorer import Restorer
-from srkit.errors import RefusedError
+from srkit.errors import OutOfMemoryError, RefusedError
 from srkit.imaging.tiles import Blend
 
 UNKNOWN_REACH_PX = 32
@@ -98,6 +98,11 @@ class TileSize:
         _require_room([(t, o) for t, n, o in zip(tile, space, cut.overlap) if t < n], self.restorer.step)
         return cut._replace(tile=tuple(map(self._evened, space, tile, cut.overlap)))
 
+    def square(self, longest: int, channels: int) -> Cut:
+        """Tiles for what is never held whole: of `longest` lq pixels a side, or smaller ones that fit."""
+        cut = self.cut((*(longest,) * self._axes, channels))
+        return cut if cut.tile else self._finished((longest,) * self._axes)
+
     def shrink(self, cut: Cut, shape: Sequence[int]) -> bool:
         """Halves what is believed to fit after `cut` did not; False when that cannot help."""
         if self.wanted.tile != "auto":
@@ -132,10 +137,17 @@ class TileSize:
         restorer = self.restorer
         if not any(True for _ in restorer.network.parameters()):
             return float(_UNSEEN_BYTES * math.prod(restorer.scale))
-        least = _MEASURED_PX["cuda" if restorer.device.type == "cuda" else "cpu"][self._axes]
-        side = -(-least // restorer.step) * restorer.step
-        lq = torch.full((1, channels, *(side,) * self._axes), 0.5, device=restorer.device)
-        return max(1.0, peak_bytes(restorer.run_once, lq, restorer.device) / side**self._axes)
+        side = _MEASURED_PX["cuda" if restorer.device.type == "cuda" else "cpu"][self._axes]
+        while True:
+            side = -(-side // restorer.step) * restorer.step
+            lq = torch.full((1, channels, *(side,) * self._axes), 0.5, device=restorer.device)
+            try:
+                return max(1.0, peak_bytes(restorer.run_once, lq, restorer.device) / side**self._axes)
+            except torch.OutOfMemoryError as error:
+                if side <= max(_LEAST_PX[self._axes], restorer.step):
+                    text = f"not even a tile of {side} lq pixels a side fits into the memory of {restorer.device}"
+                    raise OutOfMemoryError(f"{text}; choose another --device, or --precision fp16") from error
+                side //= 2
 
     def _finished(self, tile: tuple[int, ...]) -> Cut:
         """Overlap, blending and batch that go with a tile."""
@@ -154,6 +166,8 @@ class TileSize:
             if finite
             else f"close to the whole; {name} looks at everything, or does not say how far"
         )
+        if hasattr(self.restorer.network, "guide"):
+            why += "; the map that guides it is made of the whole picture, whatever that takes"
         ending = {"crop": "cropped", "fade": "fading into each other"}[blend]
         self._say(f"tiles of up to {_by(tile)} lq pixels, overlap {_by(overlap)}, {ending}, {batch} at once: {why}")
         return Cut(tile, overlap, blend, batch)

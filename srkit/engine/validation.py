@@ -90,13 +90,14 @@ class Validation:
         )
 
     def _report(self, result: SetResult, iteration: int) -> None:
-        values = {m.name: result.mean("model", m.name) for m in result.metrics} if result.rows else {}
+        measured = result.measured()
+        values = {m.name: result.mean("model", m.name) for m in measured}
         best = self.best.setdefault(result.name, {})
-        for named in result.metrics if result.rows else ():
+        for named in measured:
             value = values[named.name]
             if named.name not in best or is_better(value, best[named.name][0], named.better):
                 best[named.name] = (value, iteration)
-        bars = {m.name: bar for m in result.metrics if (bar := result.bar(m)) is not None}
+        bars = {m.name: bar for m in measured if (bar := result.bar(m)) is not None}
         self.log.validation(iteration, result.name, self.weights, values, best, bars)
         for number, images in enumerate(result.previews, 1):
             self.log.pictures(iteration, f"{result.name}/picture_{number}", images)

@@ -18,7 +18,15 @@ from srkit.inference.jobs import Job, find_jobs, pending, require_inputs, requir
 from srkit.inference.kinds import Kind
 from srkit.inference.opening import open_model
 from srkit.inference.pictures import Pictures
-from srkit.inference.settings import FileSettings, ModelSettings, PictureSettings, RunSettings, VolumeSettings
+from srkit.inference.settings import (
+    FileSettings,
+    ModelSettings,
+    PictureSettings,
+    RunSettings,
+    SlideSettings,
+    VolumeSettings,
+)
+from srkit.inference.slides import Slides
 from srkit.inference.upscaler import Upscaler, device_of
 from srkit.inference.volumes import Volumes
 
@@ -41,6 +49,7 @@ def infer(
     run: RunSettings,
     files: FileSettings,
     pictures: PictureSettings,
+    slides: SlideSettings,
     volumes: VolumeSettings,
     launcher: Launcher,
 ) -> ExitCode:
@@ -49,7 +58,7 @@ def infer(
     group = _join(run.device, launcher)
     opened = open_model(model, group.device)
     upscaler = Upscaler(opened, run, group.device)
-    kinds = kinds_of(upscaler, pictures, volumes)
+    kinds = kinds_of(upscaler, pictures, slides, volumes)
     jobs = find_jobs(files, kinds, model.path.stem, opened.scale)
     if volumes.gt is not None and len(jobs) > 1:
         raise RefusedError(f"--gt {volumes.gt}: belongs to one volume, found {len(jobs)}")
@@ -72,16 +81,19 @@ def infer(
     return _code(reports)
 
 
-def kinds_of(upscaler: Upscaler, pictures: PictureSettings, volumes: VolumeSettings) -> Sequence[Kind]:
+def kinds_of(
+    upscaler: Upscaler, pictures: PictureSettings, slides: SlideSettings, volumes: VolumeSettings
+) -> Sequence[Kind]:
     """What a network of that many axes enlarges. RefusedError for settings of another kind."""
     if len(upscaler.scale) == 3:
         _require_unset(pictures, "pictures")
+        _require_unset(slides, "slides")
         return [Volumes(upscaler, volumes)]
     _require_unset(volumes, "volumes")
-    return [Pictures(upscaler, pictures)]
+    return [Slides(upscaler, slides), Pictures(upscaler, pictures)]
 
 
-def _require_unset(settings: PictureSettings | VolumeSettings, kind: str) -> None:
+def _require_unset(settings: PictureSettings | SlideSettings | VolumeSettings, kind: str) -> None:
     default = type(settings)()
     given = [name for name, value in vars(settings).items() if value != getattr(default, name)]
     if given:
@@ -191,8 +203,7 @@ class _Bar:
         self._bar.close()
 
     def tick(self, done: int, total: int) -> None:
-        self._bar.n = self._whole + done / total
-        self._bar.refresh()
+        self._bar.update(self._whole + done / total - self._bar.n)
 
     def next(self) -> None:
         self._whole += 1

@@ -99,6 +99,25 @@ class PictureSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SlideSettings:
+    """Args:
+    mpp: Microns per pixel at which slides are read; None is their finest level.
+    slide_mpp: Microns per pixel of the finest level of slides that do not say it.
+    compression: Of the results' tiles.
+    quality: 1 to 100, of JPEG.
+    ome: Write OME-TIFF.
+    everything: Restore the background too, which is enlarged by bicubic otherwise.
+    """
+
+    mpp: float | None = None
+    slide_mpp: float | None = None
+    compression: Literal["jpeg", "deflate"] = "jpeg"
+    quality: int = 90
+    ome: bool = False
+    everything: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class VolumeSettings:
     """Args:
     axis: The voxel axis to enlarge; None finds the one with the thick slices.
@@ -163,6 +182,13 @@ def spacing_of(text: str) -> tuple[float, ...]:
     if len(numbers) != 3 or not all(0 < n < float("inf") for n in numbers):
         raise ValueError(text)
     return numbers
+
+
+def suffix_of(text: str) -> str:
+    """What is put behind a name. Raises ValueError."""
+    if "/" in text or "\\" in text:
+        raise ValueError(text)
+    return text
 
 
 def template_of(text: str) -> str:

@@ -121,6 +121,15 @@ class Upscaler:
             made[start : start + _ROWS] = quantize(sr[start : start + _ROWS], image.dtype, white)
         return made
 
+    def tiles_of_side(self, longest: int) -> tuple[int, int, int]:
+        """For pictures too large to be held: side and overlap of tiles in lq pixels, and of what their starts are multiples.
+
+        Sides are `longest` where memory allows it.
+        """
+        cut = self._tiles.square(longest, 3)
+        assert cut.tile is not None
+        return min(cut.tile), max(cut.overlap), self._restorer.step
+
     def enlarged_alpha(self, alpha: np.ndarray) -> np.ndarray:
         """(H, W, 1) by bicubic interpolation, same type and range."""
         made = imresize(alpha, self.scale)

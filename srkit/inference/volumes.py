@@ -68,16 +68,16 @@ class Volumes:
             black, white = self._upscaler.intensity_range(volume)
         except DataError as error:
             raise DataError(f"{source}: {error}") from None
-        shown = {"lq": enlarge(volume, scale, 0), "sr": sr}
+        shown = {"lq": enlarge(volume, scale, 0), "sr": sr} if settings.preview else {"sr": sr}
         affine, like = scaled_affine(header.affine, scale), header
         if settings.target_spacing_mm is not None:
             shape = _isotropic(source, sr.shape, affine, settings.target_spacing_mm)
             affine = scaled_affine(affine, [m / n for m, n in zip(shape, sr.shape)])
-            shown = {"lq": resample(shown["lq"], shape, 0), "sr": resample(sr, shape, 3)}
+            shown = {name: resample(part, shape, 3 if name == "sr" else 0) for name, part in shown.items()}
         if settings.register is not None:
             reference, there = read_volume(settings.register)
             move = transform_between((shown["sr"], affine), (reference, there.affine), settings.transform)
-            shown = {"lq": move(shown["lq"], 0), "sr": move(shown["sr"], 1)}
+            shown = {name: move(part, 1 if name == "sr" else 0) for name, part in shown.items()}
             affine = there.affine
             like = replace(header, qform_code=there.qform_code, sform_code=there.sform_code)
         if settings.gt is not None:

@@ -34,7 +34,9 @@ ALIASES: Mapping[str, Mapping[str, str]] = {
 """Kind of component -> family's name -> srkit's name (the class name)."""
 
 ABSENT: Mapping[str, Mapping[str, str]] = {
-    "metric": {"calculate_niqe": "NIQE needs the statistics of many undistorted pictures, which srkit does not bring"},
+    "metric": {
+        "calculate_niqe": "NIQE needs the statistics of good pictures of your own kind: `srkit fit-niqe FOLDER -o model.npz`, then type: NIQE, model: model.npz"
+    },
 }
 """Kind of component -> name that the family's own files use and srkit does not have -> why."""
 

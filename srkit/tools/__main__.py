@@ -1,61 +1,60 @@
-"""`srkit TOOL ...` (or `python -m srkit.tools TOOL ...`): the small tools, each in a module of its own.
-
-A tool's module has `add_arguments(parser)` and `run(flags)`, which may return an exit code.
-"""
+"""`srkit COMMAND ...` (or `python -m srkit.tools COMMAND ...`): every command there is, each in a module of its own."""
 
 from __future__ import annotations
 
 import argparse
 import importlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from srkit.commands import guarded
 from srkit.errors import ExitCode
-
-TOOLS: Mapping[str, tuple[str, str]] = {
-    "check": ("check", "all that a start would refuse, without starting"),
-    "check-pairs": ("check_pairs", "pairs that are shifted against each other, or are no pairs"),
-    "check-split": ("check_split", "groups, pictures and near copies that stand in two parts of a split"),
-    "compare": ("compare", "one picture: lq, bicubic, sr and gt side by side"),
-    "degrade": ("degrade", "what a training set makes of its pictures: a page of examples, or pairs to validate on"),
-    "example-data": ("example_data", "make a small paired data set from scikit-image's pictures"),
-    "export": ("export", "a trained network for other programs: ONNX, TorchScript, safetensors, BasicSR"),
-    "import": ("import_weights", "weights that other projects saved, as model files of srkit"),
-    "import-options": ("import_options", "enhanced-srgan's hyper-parameters (JSON) as option files of its two phases"),
-    "interpolate": ("interpolate", "networks between two trained ones, from PSNR to GAN"),
-    "join": ("joining", "tiles put together again to pictures"),
-    "list": ("listing", "what `type:` can name: archs, datasets, losses, metrics, recipes"),
-    "lmdb": ("make_lmdb", "a folder of pictures as an LMDB folder, as BasicSR keeps it"),
-    "meta": ("meta_info", "a list of the pictures in a folder, for meta_info_file"),
-    "schema": ("schema", "write the JSON schema that editors use"),
-    "slice": ("slicing", "cut pictures into tiles, lq and gt at once"),
-    "split": ("split", "part pictures into train, val and test by group: slide, patient, person"),
-    "thicken": ("thicken", "volumes as a scanner with thicker slices sees them, to try networks where the truth is known"),
-}
-"""Name on the command line -> module here, help."""
+from srkit.tools.catalog import TOOLS, TASKS
 
 
 def main(argv: Sequence[str] | None = None) -> ExitCode:
     words = list(sys.argv[1:] if argv is None else argv)
-    known = "\n".join(f"  {name:<16}{text}" for name, (_, text) in TOOLS.items())
     overview = argparse.ArgumentParser(
         prog="srkit",
-        description="Small tools around training and testing; `srkit TOOL -h` explains one.",
-        epilog=f"tools:\n{known}",
+        usage="srkit COMMAND ...",
+        description="Super-resolution from option files. `srkit COMMAND -h` explains one command, with examples.",
+        epilog=overview_text(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    overview.add_argument("tool", choices=TOOLS, metavar="TOOL")
-    tool = overview.parse_args(words[:1]).tool
-    module, text = TOOLS[tool]
+    overview.add_argument("command", choices=TOOLS, metavar="COMMAND", help="one of those below")
+    name = overview.parse_args(words[:1]).command
+    command = TOOLS[name]
 
     def work() -> ExitCode:
-        code = importlib.import_module(f"srkit.tools.{module}")
-        parser = argparse.ArgumentParser(prog=f"srkit {tool}", description=text)
-        code.add_arguments(parser)
-        return code.run(parser.parse_args(words[1:])) or ExitCode.OK
+        code = importlib.import_module(command.module)
+        if command.is_entry_point:
+            result: ExitCode = code.main(words[1:])
+            return result
+        return code.run(parser_of(name).parse_args(words[1:])) or ExitCode.OK
 
     return guarded(work)
+
+
+def overview_text() -> str:
+    """All commands by task, a line each."""
+    blocks = []
+    for task, title in TASKS.items():
+        lines = [f"  {name:<16}{command.text}" for name, command in TOOLS.items() if command.task == task]
+        blocks.append("\n".join([f"{title}:", *lines]))
+    return "\n\n".join(blocks)
+
+
+def parser_of(name: str) -> argparse.ArgumentParser:
+    """The arguments of a tool; its help ends with examples."""
+    command = TOOLS[name]
+    parser = argparse.ArgumentParser(
+        prog=f"srkit {name}",
+        description=command.text[0].upper() + command.text[1:] + ".",
+        epilog="examples:\n" + "\n".join(f"  srkit {name} {words}".rstrip() for words in command.examples),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    importlib.import_module(command.module).add_arguments(parser)
+    return parser
 
 
 def entry() -> None:

@@ -16,7 +16,7 @@ from torch import nn
 from srkit.engine import graphs
 from srkit.engine.checkpoint import write_atomically
 from srkit.engine.model_file import ModelFile, ModelInfo, read_model
-from srkit.errors import OptionError, RefusedError, SrkitError, StorageError
+from srkit.errors import OptionError, RefusedError, StorageError
 from srkit.options.live import import_all
 from srkit.options.problems import Places
 from srkit.rebuild import rebuilt, require_known_arch
@@ -166,7 +166,7 @@ def require_enlarging(network: nn.Module, model: ModelFile, info: ModelInfo, cha
     lq = info.normalization.apply(graphs.pictures(channels, 2, (20, 18, 14)[: len(info.scale)]))
     try:
         found = tuple(network(lq).shape)
-    except (SrkitError, RuntimeError) as error:
+    except Exception as error:  # a network of the user's may raise anything
         raise RefusedError(
             f"{model.path}: {info.arch} makes no picture of a batch of {tuple(lq.shape)}: {error}"
         ) from error

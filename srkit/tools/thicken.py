@@ -35,6 +35,10 @@ def run(flags: argparse.Namespace) -> None:
     if not paths:
         raise DataError(f"{flags.folder}: no volumes (.nii, .nii.gz)")
     names = unique_names([(p.parent / volume_stem(p)).relative_to(flags.folder).as_posix() for p in paths])
+    first: dict[str, Path] = {}
+    for path, name in zip(paths, names, strict=True):
+        if first.setdefault(name, path) != path:
+            raise DataError(f"{first[name]} and {path} would be one file; rename one")
     with new_folder(flags.out) as out:
         for path, name in zip(tqdm(paths, "thickening", disable=None), names, strict=True):
             volume, header = read_volume(path)

@@ -1,0 +1,87 @@
+"""Whole slides through a network, into a tiled pyramid: in memory of a few rows of tiles, whatever the slide's size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from srkit.errors import DataError, RefusedError
+from srkit.imaging.slide_upscale import upscale_slide
+from srkit.imaging.slide_writer import SlideWriter
+from srkit.imaging.slides import SLIDE_SUFFIXES, open_slide
+from srkit.imaging.tiles import Tick
+from srkit.imaging.tissue import find_tissue
+from srkit.inference.settings import SlideSettings
+from srkit.inference.upscaler import Upscaler
+
+_SHARED = (".tif", ".tiff")  # pictures too: a slide is one that holds a pyramid
+_LONGEST_PX = 1024  # side of a tile at most: a row of tiles is held at output size
+
+
+class Slides:
+    """SVS, NDPI and others that OpenSlide reads, and TIFF with a pyramid; see `Kind`. Results are pyramids in TIFF.
+
+    Microns per pixel of the result are those of what was read over the scale.
+
+    Raises: RefusedError when OpenSlide is missing or the network enlarges other than by one factor.
+    """
+
+    name = "slides"
+    suffixes: tuple[str, ...] = SLIDE_SUFFIXES
+    extensions: tuple[str, ...] = _SHARED
+    unit = "pixels"
+
+    def __init__(self, upscaler: Upscaler, settings: SlideSettings) -> None:
+        self._upscaler, self._settings = upscaler, settings
+        if len(set(upscaler.scale)) > 1:
+            raise RefusedError(f"slides are enlarged by one factor, this network by {upscaler.scale}")
+
+    def takes(self, source: Path) -> bool:
+        suffix = source.suffix.lower()
+        if suffix not in _SHARED:
+            return suffix in self.suffixes
+        try:
+            return len(open_slide(source).levels) > 1
+        except (DataError, RefusedError):  # no slide, or nothing here to tell it by: a picture then
+            return False
+
+    def stem(self, source: Path) -> str:
+        return source.stem
+
+    def extension(self, source: Path) -> str:
+        return ".ome.tif" if self._settings.ome else ".tif"
+
+    def require(self, source: Path, out: Path) -> None:
+        if out.suffix.lower() not in _SHARED:
+            raise RefusedError(f"-o {out}: slides are written as .tif, found '{out.suffix}'")
+
+    def restore(self, source: Path, out: Path, tick: Tick) -> int:
+        settings, scale = self._settings, self._upscaler.scale[0]
+        slide = open_slide(source, mpp=settings.slide_mpp)
+        view = slide.view(level=0) if settings.mpp is None else slide.view(mpp=settings.mpp)
+        if view.mpp is None:
+            raise DataError(
+                f"{source}: does not say its microns per pixel, which the result is to carry; give them by --slide_mpp"
+            )
+        tile, overlap, step = self._upscaler.tiles_of_side(min(_LONGEST_PX, max(view.width, view.height)))
+        size = (view.width * scale, view.height * scale)
+        with SlideWriter(
+            out,
+            *size,
+            mpp=view.mpp / scale,
+            compression=settings.compression,
+            quality=settings.quality,
+            ome=settings.ome,
+            description=f"enlarged x{scale} by srkit, {self._upscaler.model.path.name}",
+        ) as writer:
+            upscale_slide(
+                view,
+                self._upscaler.picture,
+                writer,
+                scale=scale,
+                tile=tile,
+                overlap=overlap,
+                step=step,
+                tissue=None if settings.everything else find_tissue(slide),
+                tick=tick,
+            )
+        return size[0] * size[1]
