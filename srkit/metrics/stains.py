@@ -60,8 +60,8 @@ class StainPSNR:
 
     def __call__(self, sr: np.ndarray, gt: np.ndarray, data_range: float) -> float:
         require_pair(sr, gt, metric=f"StainPSNR({self.stain})")
-        pair = [stain_density(image, data_range, self.stain) for image in (sr, gt)]
-        return PSNR()(*pair, stain_range(self.stain))
+        ours, truth = (stain_density(image, data_range, self.stain) for image in (sr, gt))
+        return PSNR()(ours, truth, stain_range(self.stain))
 
 
 @METRICS.register()
@@ -81,5 +81,5 @@ class StainSSIM:
 
     def __call__(self, sr: np.ndarray, gt: np.ndarray, data_range: float) -> float:
         require_pair(sr, gt, metric=f"StainSSIM({self.stain})")
-        pair = [stain_density(image, data_range, self.stain) for image in (sr, gt)]
-        return SSIM()(*pair, stain_range(self.stain))
+        ours, truth = (stain_density(image, data_range, self.stain) for image in (sr, gt))
+        return SSIM()(ours, truth, stain_range(self.stain))
