@@ -470,6 +470,54 @@ def test_acquired_lq_alone_decides_black_and_white(tmp_path):
     assert after.images["gt"].max() == pytest.approx(5 * before.images["gt"].max())
 
 
+def ramp(shape, affine: np.ndarray) -> np.ndarray:
+    """1000 + 20 x + 30 y - 10 z at every voxel's place in mm."""
+    index = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1)
+    return (1000 + (index @ affine[:3, :3].T + affine[:3, 3]) @ [20, 30, -10]).astype(np.float32)
+
+
+def coarse_grid(gt_affine: np.ndarray, spacing: float, degrees: float) -> np.ndarray:
+    """Voxels `spacing` times as long along axis 1, turned about axis 2, that begin before gt does."""
+    turn = np.radians(degrees)
+    rotation = np.array([[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0], [0, 0, 1]])
+    affine = np.eye(4)
+    affine[:3, :3] = gt_affine[:3, :3] @ rotation @ np.diag([1, spacing, 1])
+    affine[:3, 3] = gt_affine[:3, 3] - affine[:3, :3] @ [4, 3, 2]
+    return affine
+
+
+def test_acquired_lq_of_another_grid_is_brought_onto_gts(tmp_path):
+    gt_affine, lq_affine = OBLIQUE, coarse_grid(OBLIQUE, 2.6, 3.0)
+    save(tmp_path / "gt/a.nii.gz", ramp((18, 21, 16), gt_affine), gt_affine)
+    save(tmp_path / "lq/a.nii.gz", ramp((30, 16, 22), lq_affine), lq_affine)
+    roots = {"dataroot_gt": str(tmp_path / "gt"), "dataroot_lq": str(tmp_path / "lq"), "cache": "none"}
+    data = VolumeDataset(scale=(1, 3, 1), resample_lq=True, **roots)
+    data.check()
+    sample = data.sample(0, None)
+    # A spline of degree three gives a plane back, so lq holds the ramp at the middles of gt's blocks.
+    expected = ramp((18, 7, 16), scaled_affine(gt_affine, (1, 1 / 3, 1)))
+    np.testing.assert_allclose(sample.images["lq"][..., 0], expected, atol=0.05)
+    assert sample.images["gt"].shape == (18, 21, 16, 1)
+    np.testing.assert_allclose(sample.form.affine, gt_affine, atol=1e-6)
+    with pytest.raises(DataError, match=r"expected \(30, 48, 22\)"):
+        VolumeDataset(scale=(1, 3, 1), **roots).check()
+
+
+def test_acquired_lq_that_cannot_be_resampled_is_refused(tmp_path):
+    save(tmp_path / "gt/a.nii.gz", ramp((18, 21, 16), OBLIQUE), OBLIQUE)
+    roots = {"dataroot_gt": str(tmp_path / "gt"), "dataroot_lq": str(tmp_path / "lq"), "cache": "none"}
+    short = coarse_grid(OBLIQUE, 2.6, 0)
+    save(tmp_path / "lq/a.nii.gz", ramp((22, 9, 20), short), short)  # 3 + 21 / 2.6 voxels would do
+    with pytest.raises(DataError, match="voxels of lq beyond"):
+        VolumeDataset(scale=(1, 3, 1), resample_lq=True, **roots).check()
+    fine = coarse_grid(OBLIQUE, 1.2, 0)
+    save(tmp_path / "lq/a.nii.gz", ramp((30, 40, 30), fine), fine)
+    with pytest.raises(DataError, match="too far from"):
+        VolumeDataset(scale=(1, 3, 1), resample_lq=True, **roots).check()
+    with pytest.raises(RefusedError, match="resample_lq is for acquired lq"):
+        VolumeDataset(scale=(1, 3, 1), resample_lq=True, dataroot_gt=str(tmp_path / "gt"))
+
+
 def test_equal_names_in_two_folders_do_not_collide(tmp_path):
     for folder in ("m1", "m2"):
         save(tmp_path / f"gt/{folder}/scan.nii.gz", brain(8, 8, 8, seed=int(folder[1])))

@@ -27,26 +27,37 @@ def needs(package):
     return pytest.mark.skipif(importlib.util.find_spec(package) is None, reason=f"the package {package} is absent")
 
 
-@pytest.fixture
-def vgg(tmp_path):
-    """VGG16's features with made weights, as torchvision's files name them."""
+def trunk(name):
+    """Features of one of torchvision's networks with made weights; the large classifiers are left out."""
     import torchvision
 
+    with torch.device("meta"):
+        features = getattr(torchvision.models, name)(weights=None).features
+    features = features.to_empty(device="cpu").eval().requires_grad_(False)
     torch.manual_seed(0)
-    network = torchvision.models.vgg16(weights=None).features
-    torch.save({f"features.{k}": v for k, v in network.state_dict().items()}, tmp_path / "vgg.pth")
-    return tmp_path / "vgg.pth"
+    for weight in features.parameters():
+        weight.normal_(0, 0.1 if weight.ndim == 1 else (2 / weight[0].numel()) ** 0.5)
+    return features
+
+
+def saved(features, path):
+    torch.save({f"features.{k}": v for k, v in features.state_dict().items()}, path)
+    return path
 
 
 @needs("lpips")
 @pytest.mark.parametrize("net", ["alex", "squeeze"])
-def test_lpips_equals_the_authors_package(net, tmp_path):
+def test_lpips_equals_the_authors_package(net, tmp_path, monkeypatch):
     import lpips
+    import torchvision
 
-    torch.manual_seed(0)
+    name = {"alex": "alexnet", "squeeze": "squeezenet1_1"}[net]
+    features = trunk(name)
+    made = type("Made", (), {"features": features})()
+    monkeypatch.setattr(torchvision.models, name, lambda **_: made)
     theirs = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
-    state = {"features." + k.split(".", 1)[1]: v for k, v in theirs.net.state_dict().items()}
-    torch.save(state, tmp_path / "trunk.pth")
+    monkeypatch.undo()
+    saved(features, tmp_path / "trunk.pth")
     sr, gt = pair()
     with torch.no_grad():
         expected = float(theirs(as_tensor(sr), as_tensor(gt), normalize=True))
@@ -57,13 +68,12 @@ def test_lpips_equals_the_authors_package(net, tmp_path):
 
 
 @needs("DISTS_pytorch")
-def test_dists_equals_the_authors_package(vgg, monkeypatch):
+def test_dists_equals_the_authors_package(tmp_path, monkeypatch):
     import torchvision
     from DISTS_pytorch import DISTS as Theirs
 
-    network = torchvision.models.vgg16(weights=None)
-    network.load_state_dict(torch.load(vgg, weights_only=True), strict=False)
-    monkeypatch.setattr(torchvision.models, "vgg16", lambda pretrained: network)
+    made = type("Made", (), {"features": trunk("vgg16")})()
+    monkeypatch.setattr(torchvision.models, "vgg16", lambda pretrained: made)
     theirs = Theirs(load_weights=False)
     heads = torch.load(Path(importlib.util.find_spec("DISTS_pytorch").origin).parent / "weights.pt", weights_only=True)
     theirs.alpha.data, theirs.beta.data = heads["alpha"], heads["beta"]
@@ -71,20 +81,15 @@ def test_dists_equals_the_authors_package(vgg, monkeypatch):
     with torch.no_grad():
         expected = float(theirs(as_tensor(sr), as_tensor(gt)))
     monkeypatch.undo()
-    metric = DISTS(str(vgg))
+    metric = DISTS(str(saved(made.features, tmp_path / "vgg.pth")))
     assert metric(sr, gt, 255) == pytest.approx(expected, abs=2e-5)
     assert metric(gt, gt, 255) == pytest.approx(0, abs=1e-5)
 
 
 @needs("lpips")
 def test_a_grey_picture_is_shown_three_times(tmp_path):
-    import torchvision
-
-    torch.manual_seed(0)
-    network = torchvision.models.alexnet(weights=None)
-    torch.save(network.state_dict(), tmp_path / "alex.pth")
     sr, gt = pair(channels=1)
-    metric = LPIPS(weights=str(tmp_path / "alex.pth"))
+    metric = LPIPS(weights=str(saved(trunk("alexnet"), tmp_path / "alex.pth")))
     assert metric(sr, gt, 255) == metric(np.repeat(sr, 3, 2), np.repeat(gt, 3, 2), 255) > 0
 
 
@@ -94,9 +99,10 @@ def test_a_path_that_names_no_file_is_refused(tmp_path):
 
 
 @needs("lpips")
-def test_weights_of_another_network_are_refused(vgg):
+def test_weights_of_another_network_are_refused(tmp_path):
+    file = saved(trunk("squeezenet1_1"), tmp_path / "squeeze.pth")
     with pytest.raises(WeightsError, match="is no alexnet"):
-        LPIPS("alex", str(vgg))(*pair(), 255)
+        LPIPS("alex", str(file))(*pair(), 255)
 
 
 def test_without_weights_the_run_goes_on_and_the_table_says_na(tiny, monkeypatch, capsys):

@@ -110,7 +110,7 @@ def test_basicsrs_name_is_refused_with_the_way_to_an_own_model(tmp_path):
     from srkit.options import load_options
 
     data = options(tmp_path, val__metrics={"niqe": {"type": "calculate_niqe", "crop_border": 4}})
-    with pytest.raises(OptionError, match="srkit fit-niqe FOLDER -o model.npz"):
+    with pytest.raises(OptionError, match=r"srkit fit-niqe FOLDER -o model\.npz"):
         load_options(write_options(tmp_path, data), mode="train")
 
 

@@ -92,7 +92,7 @@ def test_pictures_identical_in_both_are_equal_and_in_one_are_left_out():
 
 
 def test_different_pictures_are_refused():
-    with pytest.raises(DataError, match="2 are in one only.*first: p1"):
+    with pytest.raises(DataError, match=r"2 are in one only.*first: p1"):
         compare({"p0": 1.0, "p1": 1.0}, {"p0": 1.0, "p2": 1.0}, {}, "higher")
 
 
@@ -121,7 +121,7 @@ def test_two_folders_are_compared_and_must_hold_the_same_pictures_under_the_same
     assert "| val | psnr | a | b |" in capsys.readouterr().out
     border = {"psnr": {"type": "calculate_psnr", "crop_border": 4}}
     assert run_test(tiny, tiny / "b.pth", name="c", val__metrics=border) == 0
-    with pytest.raises(DataError, match="measured by custom:.*test both with the same val section"):
+    with pytest.raises(DataError, match=r"measured by custom:.*test both with the same val section"):
         paired(Flags(tiny / "results/a", tiny / "results/c"))
     for half in ("gt", "lq"):
         (tiny / f"data/{half}/p3.png").unlink()

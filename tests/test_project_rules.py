@@ -20,7 +20,7 @@ LAYERS = (  # lowest first; a part may import from its own layer's package and f
     {"imaging"},
     {"archs", "losses", "metrics", "data"},
     {"engine"},
-    {"build", "trial", "assemble", "rebuild", "train_run", "test_run", "inference", "commands"},
+    {"build", "trial", "assemble", "rebuild", "train_run", "test_run", "report", "inference", "commands"},
     {"train", "test", "infer", "tools"},
 )
 

@@ -12,9 +12,9 @@ import numpy as np
 
 from srkit.data.volume_files import VolumeFiles
 from srkit.errors import DataError
-from srkit.imaging.geometry import corners, world
+from srkit.imaging.geometry import corners, scaled_affine, world
 from srkit.imaging.intensity import Normalization, body_mask, intensity_range
-from srkit.imaging.slices import Profile, spline_zoom, thicken, whole_blocks
+from srkit.imaging.slices import Profile, onto_grid, spline_zoom, thicken, whole_blocks
 from srkit.imaging.volumes import VolumeHeader, read_header, read_volume
 
 _FORMAT = 1
@@ -34,6 +34,7 @@ class Making:
     volume: int | None = None
     spacing_mm: tuple[float, ...] | None = None
     repair_nan: bool = False
+    resample_lq: bool = False
 
     @property
     def slice_profile(self) -> Profile | None:
@@ -132,13 +133,23 @@ class VolumePairs:
         found = {"gt": gt}
         if self.files.lq:
             found["lq"] = read_header(self.files.lq[index], **self._choice("lq"))
-            require_same_place(found["lq"], gt, scale)
+            if self.making.resample_lq:
+                require_same_space(found["lq"], gt, scale)
+            else:
+                require_same_place(found["lq"], gt, scale)
         elif any(n < s for n, s in zip(gt.shape, scale)):
             raise DataError(f"{gt.path}: {gt.shape} is smaller than one block of scale {scale}")
         if self.files.mask and self.files.mask[index]:
             found["mask"] = read_header(self.files.mask[index], **self._choice("mask"))
             require_same_place(found["mask"], gt, (1, 1, 1))
         return found
+
+    def output_grid(self, index: int) -> tuple[VolumeHeader, np.ndarray]:
+        """Whose types and codes a restored volume takes over, and its affine (4, 4)."""
+        headers = self.headers(index)
+        if "lq" not in headers or self.making.resample_lq:
+            return headers.get("lq", headers["gt"]), headers["gt"].affine
+        return headers["lq"], scaled_affine(headers["lq"].affine, self.making.scale)
 
     def make(self, index: int) -> VolumePair:
         """Decodes and prepares the volume. DataError naming the file that cannot be used."""
@@ -148,7 +159,12 @@ class VolumePairs:
             role: read_volume(header.path, repair_nan=making.repair_nan, **self._choice(role))[0]
             for role, header in headers.items()
         }
-        if "lq" in whole:
+        if "lq" in whole and making.resample_lq:
+            gt = whole_blocks(whole["gt"], making.scale)
+            there = scaled_affine(headers["gt"].affine, [1 / s for s in making.scale])
+            shape = [n // s for n, s in zip(gt.shape, making.scale)]
+            lq = onto_grid(whole["lq"], headers["lq"].affine, there, shape)
+        elif "lq" in whole:
             lq = whole["lq"]
             gt = whole["gt"][tuple(slice(n * s) for n, s in zip(lq.shape, making.scale))]
         else:
@@ -195,3 +211,30 @@ def require_same_place(lq: VolumeHeader, gt: VolumeHeader, scale: Sequence[int])
             f"{lq.path} and {gt.path} do not cover the same place in the scanner: their corners lie up to {mm:.3g} mm or "
             f"{apart:.2g} voxels of lq apart, expected at most half a voxel; register or reorient one of them"
         )
+
+
+def require_same_space(lq: VolumeHeader, gt: VolumeHeader, scale: Sequence[int]) -> None:
+    """DataError unless lq, whatever its grid, covers gt's whole blocks to half a voxel, in voxels that are between half and
+    twice as long as those of gt over the scale."""
+    blocks = [n // s for n, s in zip(gt.shape, scale)]
+    if min(blocks) < 1:
+        raise DataError(f"{gt.path}: {gt.shape} is smaller than one block of scale {tuple(scale)}")
+    inside = world(np.linalg.inv(lq.affine), world(gt.affine, corners([n * s for n, s in zip(blocks, scale)])))
+    beyond = max(float((-0.5 - inside).max()), float((inside - (np.array(lq.shape) - 0.5)).max()))
+    if beyond > 0.5:
+        raise DataError(
+            f"{gt.path} reaches {beyond:.2g} voxels of lq beyond {lq.path}, expected at most half a voxel; register one to "
+            "the other, or cut gt to what both cover"
+        )
+    wanted = np.array(gt.spacing_mm) * scale
+    steps = np.linalg.inv(lq.affine)[:3, :3] @ (gt.affine[:3, :3] * scale)  # columns: a wanted step in voxels of lq
+    lengths = np.linalg.norm(steps, axis=0)
+    if lengths.min() < 0.5 or lengths.max() > 2:
+        raise DataError(
+            f"{lq.path}: voxels of {_mm(lq.spacing_mm)} mm are too far from the {_mm(wanted)} mm of {gt.path} over scale "
+            f"{tuple(scale)} to be resampled, expected half to twice as long"
+        )
+
+
+def _mm(lengths: Sequence[float] | np.ndarray) -> str:
+    return " x ".join(f"{n:.3g}" for n in lengths)

@@ -25,7 +25,6 @@ from srkit.data.volume_files import find_files, unique_names
 from srkit.data.volume_pairs import Making, VolumePair, VolumePairs
 from srkit.data.volume_patches import VolumePatches
 from srkit.errors import DataError, RefusedError
-from srkit.imaging.geometry import scaled_affine
 from srkit.imaging.intensity import to_unit
 from srkit.imaging.slices import require_thickness
 from srkit.registry import DATASETS
@@ -49,6 +48,8 @@ class VolumeDataset:
         dataroot_lq: Folder of acquired partners of the same name, which must lie at the same place in the scanner, within
             half a voxel of theirs; None makes lq from gt.
         filename_tmpl: Name of lq, without suffix, from the name of gt: "{}_thick".
+        resample_lq: Bring acquired lq onto the grid of gt over the scale by cubic splines first: for spacings whose ratio is
+            no whole number, or grids that are turned against each other. It must cover gt, in voxels of about that size.
         meta_info_file: List of the gt names to use, one a line, relative to dataroot_gt; a name on k lines counts k times.
         recursive: Take the volumes of all folders below the roots too; partners have the same folder.
         gt_size: Side of the gt patch in voxels, or one number per axis, multiples of the scale; None takes whole volumes.
@@ -100,6 +101,7 @@ class VolumeDataset:
         dataroot_gt: str,
         dataroot_lq: str | None = None,
         filename_tmpl: str = "{}",
+        resample_lq: bool = False,
         meta_info_file: str | None = None,
         recursive: bool = False,
         gt_size: int | list[int] | None = None,
@@ -157,7 +159,12 @@ class VolumeDataset:
             volume=volume,
             spacing_mm=spacing_mm,
             repair_nan=repair_nan,
+            resample_lq=resample_lq,
         )
+        if resample_lq and dataroot_lq is None:
+            raise RefusedError(
+                "resample_lq is for acquired lq; found without dataroot_lq: drop it, or name that folder"
+            )
         _require_sense(making, augment, acquired=dataroot_lq is not None)
         self.patches = VolumePatches(making, augment, _patch(gt_size, self.scale), foreground_prob)
         files = find_files(
@@ -216,9 +223,7 @@ class VolumeDataset:
                 role: to_unit(image, *ranges[role], clip=True) * np.float32(white) for role, image in images.items()
             }
         images["mask"] = pair.mask
-        headers = self.volumes.headers(index)
-        header = headers.get("lq", headers["gt"])
-        affine = scaled_affine(header.affine, self.scale) if "lq" in headers else header.affine
+        header, affine = self.volumes.output_grid(index)
         whole = {role: np.require(image, requirements=["C", "W"])[..., None] for role, image in images.items()}
         form = VolumeForm(header=header, affine=affine, black=black, white=white, data_range=self.data_range)
         return replace(sample, images=whole, white=white, black=black, form=form)
@@ -290,7 +295,8 @@ class VolumeDataset:
     def fingerprint(self) -> str:
         """SHA-256 (hex) of names and sizes of the files in order, and of how lq is made and normalised."""
         making = self.volumes.making
-        recipe = "" if self.volumes.files.lq else f"{making.profile} {making.thickness}"
+        made = f"{making.profile} {making.thickness}"
+        recipe = ("resampled" if making.resample_lq else "") if self.volumes.files.lq else made
         digest = hashlib.sha256(f"{recipe} {making.normalization} {making.volume}\n".encode())
         for index, key in enumerate(self.volumes.files.keys):
             sizes = [_size(path) for path in self.volumes.inputs(index)]

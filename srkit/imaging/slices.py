@@ -86,6 +86,26 @@ def resample(volume: np.ndarray, shape: Sequence[int], order: Literal[0, 1, 3]) 
     return np.ascontiguousarray(volume, np.float32)
 
 
+def onto_grid(volume: np.ndarray, affine: np.ndarray, there: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """Cubic spline samples of a volume at the voxels of another grid; the outer voxels continue beyond the volume.
+
+    Nothing is averaged: the other grid is to be about as fine as the volume's.
+
+    Args:
+        affine: (4, 4), from voxels of `volume` (I, J, K) to millimetres.
+        there: (4, 4), from voxels of the other grid, of `shape`, to millimetres.
+
+    Returns: `shape`, float32.
+    """
+    from scipy.ndimage import affine_transform
+
+    places = np.linalg.inv(affine) @ there
+    sampled: np.ndarray = affine_transform(
+        volume.astype(np.float32, copy=False), places[:3, :3], places[:3, 3], tuple(shape), order=3, mode="nearest"
+    )
+    return sampled
+
+
 def spline_zoom(volume: np.ndarray, shape: Sequence[int], order: Literal[1, 3]) -> np.ndarray:
     """Spline samples at places whose first and last are the outer voxels' centres; nothing is averaged.
 

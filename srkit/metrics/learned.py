@@ -41,12 +41,14 @@ class _Learned:
 
     def _features(self) -> Any:
         """The trunk's feature layers, on the CPU."""
+        import torch
         import torchvision
 
-        network = getattr(torchvision.models, _TRUNKS[self._net][0])(weights=None).features.eval()
+        with torch.device("meta"):  # the classifier behind the features, half a gigabyte in VGG16, is never made
+            network = getattr(torchvision.models, _TRUNKS[self._net][0])(weights=None).features.eval()
         state = {k.removeprefix("features."): v for k, v in _load(self._trunk).items() if k.startswith("features.")}
         try:
-            network.load_state_dict(state)
+            network.load_state_dict(state, assign=True)
         except RuntimeError as error:
             raise WeightsError(f"{self._trunk} is no {_TRUNKS[self._net][0]} of torchvision: {error}") from error
         return network.requires_grad_(False)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from srkit.commands import guarded
 from srkit.errors import ExitCode
-from srkit.tools.catalog import TOOLS, TASKS
+from srkit.tools.catalog import TASKS, TOOLS
 
 
 def main(argv: Sequence[str] | None = None) -> ExitCode:

@@ -65,7 +65,9 @@ def read_run(folder: Path) -> Run:
         raise RefusedError(f"{folder}: no such folder; give the folder of an experiment, such as experiments/NAME")
     newest = _newest(folder, "options", ".yml")
     if newest is None:
-        raise RefusedError(f"{folder}: holds no options.yml; give the folder of an experiment, such as experiments/NAME")
+        raise RefusedError(
+            f"{folder}: holds no options.yml; give the folder of an experiment, such as experiments/NAME"
+        )
     document = read_file(newest)
     losses: dict[str, dict[int, float]] = {}
     metrics: dict[tuple[str, str], dict[int, float]] = {}
@@ -155,7 +157,7 @@ def metric_lines(a: Run, b: Run) -> list[str]:
             if not curve:
                 told.append(f"{name} not measured")
                 continue
-            best = better(curve, key=lambda k: curve[k])  # noqa: B023 - used at once
+            best = better(curve, key=lambda k: curve[k])
             bests.append(curve[best])
             told.append(f"{name} best {curve[best]:.4f} at {best:,}, last {curve[max(curve)]:.4f} at {max(curve):,}")
         verdict = ""
@@ -225,7 +227,9 @@ def _pace(run: Run) -> str:
 
 def _end(exit_json: Mapping[str, Any]) -> str:
     iteration = exit_json.get("iteration")
-    return f"{exit_json.get('reason')}, iteration {iteration:,}" if iteration is not None else str(exit_json.get("reason"))
+    return (
+        f"{exit_json.get('reason')}, iteration {iteration:,}" if iteration is not None else str(exit_json.get("reason"))
+    )
 
 
 def _newest(folder: Path, stem: str, suffix: str) -> Path | None:

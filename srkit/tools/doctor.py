@@ -55,7 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(flags: argparse.Namespace) -> ExitCode:
-    installed = {d.metadata["Name"].lower(): d.version for d in importlib.metadata.distributions() if d.metadata["Name"]}
+    installed = {
+        d.metadata["Name"].lower(): d.version for d in importlib.metadata.distributions() if d.metadata["Name"]
+    }
     cache = flags.cache_dir or os.environ.get("SRKIT_CACHE") or "~/.cache/srkit"
     findings = [
         of_python(sys.version_info[:3]),
@@ -101,7 +103,11 @@ def of_torch(installed: Mapping[str, str], load: Callable[[str], Any]) -> list[F
     version, build = str(torch.__version__), torch.version.cuda
     name = f"torch {version}, built for {f'CUDA {build}' if build else 'the CPU alone'}"
     if _numbers(version) < _LEAST_TORCH:
-        return [Finding("wrong", name, "srkit needs torch 2.10 or newer (older ones read files unsafely): pip install -U torch")]
+        return [
+            Finding(
+                "wrong", name, "srkit needs torch 2.10 or newer (older ones read files unsafely): pip install -U torch"
+            )
+        ]
     findings = [Finding("ok", f"{name}, {torch.get_num_threads()} threads")]
     if not build:
         return findings
@@ -120,10 +126,14 @@ def of_torch(installed: Mapping[str, str], load: Callable[[str], Any]) -> list[F
 def _no_gpu() -> Finding:
     text = "no GPU is visible: training would run on the CPU"
     if (hidden := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return Finding("wrong", text, f"CUDA_VISIBLE_DEVICES is '{hidden}': unset it, or name a GPU that nvidia-smi lists")
+        return Finding(
+            "wrong", text, f"CUDA_VISIBLE_DEVICES is '{hidden}': unset it, or name a GPU that nvidia-smi lists"
+        )
     if _DRIVER.exists():
         driver = _DRIVER.read_text().partition("\n")[0]
-        return Finding("wrong", f"{text}, but a driver is there ({driver})", "it is older than this torch needs: renew it")
+        return Finding(
+            "wrong", f"{text}, but a driver is there ({driver})", "it is older than this torch needs: renew it"
+        )
     return Finding("note", text, "in a container: was it started with --gpus all? On a machine without GPU all is well")
 
 
@@ -170,7 +180,9 @@ def of_optional(installed: Mapping[str, str]) -> list[Finding]:
     there = [f"{name} {installed[name]}" for name in _OPTIONAL if name in installed]
     absent = [f"{name} ({use}: {how})" for name, (use, how) in _OPTIONAL.items() if name not in installed]
     lines = [Finding("ok", f"optional packages: {', '.join(there)}")] if there else []
-    return lines + ([Finding("note", f"not installed, needed only for their purpose: {', '.join(absent)}")] if absent else [])
+    return lines + (
+        [Finding("note", f"not installed, needed only for their purpose: {', '.join(absent)}")] if absent else []
+    )
 
 
 def of_shared_memory(folder: Path) -> Finding:
@@ -192,7 +204,9 @@ def of_disk(name: str, folder: Path) -> Finding:
     free = shutil.disk_usage(place).free
     text = f"{name} folder {folder}: {free / 1e9:,.1f} GB free"
     if not os.access(place, os.W_OK):
-        return Finding("wrong", f"{text}, but {place} cannot be written", "choose another folder or change its permissions")
+        return Finding(
+            "wrong", f"{text}, but {place} cannot be written", "choose another folder or change its permissions"
+        )
     if free < _LEAST_DISK:
         return Finding("wrong", text, "make room, or choose a folder on another disk")
     return Finding("ok", text)

@@ -46,7 +46,9 @@ def run(flags: argparse.Namespace) -> None:
 def require_free_name(kind: str, name: str) -> None:
     """RefusedError unless it is a class name in CamelCase that srkit does not use itself."""
     if not re.fullmatch(r"[A-Z][A-Za-z0-9]*", name):
-        raise RefusedError(f"name: found '{name}', expected a class name: letters and digits, a capital first, such as MyNet")
+        raise RefusedError(
+            f"name: found '{name}', expected a class name: letters and digits, a capital first, such as MyNet"
+        )
     if name in REGISTRIES[kind]:
         raise RefusedError(f"name: srkit has a {kind} named {name} already; choose another")
 

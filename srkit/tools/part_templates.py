@@ -194,7 +194,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 TESTS = {
     "arch": _TEST_HEAD
-    + '''import pytest
+    + """import pytest
 import torch
 from $file import $name
 
@@ -208,9 +208,9 @@ def test_every_weight_learns():
     network = $name()
     network(torch.rand(2, 3, 8, 8)).square().mean().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
-''',
+""",
     "dataset": _TEST_HEAD
-    + '''import numpy as np
+    + """import numpy as np
 import pytest
 from $file import $name
 
@@ -241,9 +241,9 @@ def test_equal_draws_give_equal_crops(pictures):
 def test_an_empty_folder_is_refused(tmp_path):
     with pytest.raises(DataError, match="no pictures"):
         $name(scale=(2, 2), dataroot_gt=str(tmp_path))
-''',
+""",
     "loss": _TEST_HEAD
-    + '''import pytest
+    + """import pytest
 import torch
 from $file import $name
 
@@ -262,9 +262,9 @@ def test_it_teaches_the_generator():
     sr = torch.rand(1, 3, 8, 8, requires_grad=True)
     $name()(sr, torch.rand(1, 3, 8, 8)).backward()
     assert sr.grad.isfinite().all() and sr.grad.abs().sum() > 0
-''',
+""",
     "metric": _TEST_HEAD
-    + '''import numpy as np
+    + """import numpy as np
 from $file import $name
 
 
@@ -278,9 +278,9 @@ def test_a_quarter_of_the_values_wrong_is_a_quarter():
     sr = gt.copy()
     sr[:4, :4] = 100
     assert $name(limit=0.02)(sr, gt, 255.0) == 0.25
-''',
+""",
     "recipe": _TEST_HEAD
-    + '''import pytest
+    + """import pytest
 import torch
 from $file import $name
 
@@ -295,7 +295,7 @@ def test_a_constant_error_of_a_tenth_costs_a_tenth_of_it():
     (turn,) = recipe.turns_at(0)
     terms = turn.terms(Scene(batch, gt + 0.1, iteration=0))
     assert terms["l_consistency"].item() == pytest.approx(0.1 * 0.1, rel=1e-5)
-''',
+""",
 }
 
 OPTIONS = """\

@@ -1,0 +1,1 @@
+"""Pages and figures made from stored results: one HTML file to look at, crops for papers."""
