@@ -70,7 +70,7 @@ def scatter(
     axes.set_xlabel(across)
     axes.set_ylabel(up)
     axes.grid(alpha=0.25)
-    axes.legend(frameon=False, labelcolor=_INK, fontsize=9)
+    figure.legend(loc="outside upper left", ncols=2, frameon=False, labelcolor=_INK, fontsize=8)
     return _svg(figure)
 
 

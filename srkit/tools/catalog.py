@@ -96,6 +96,12 @@ TOOLS: dict[str, Command] = {
         "what a training set makes of its pictures: a page of examples, or pairs to validate on",
         "-opt options/train/realesrgan/realesrnet_x4_quick.yml --out examples.png",
     ),
+    "fit-niqe": _tool(
+        "fit_niqe",
+        "prepare data",
+        "NIQE's model of good pictures, fitted to a folder of your own",
+        f"{_DATA}/train/gt -o niqe.npz --patch 48",
+    ),
     "thicken": _tool(
         "thicken",
         "prepare data",
@@ -163,12 +169,48 @@ TOOLS: dict[str, Command] = {
         f"{_DATA}/test/lq/chelsea.png results/enlarged/chelsea_sr.png {_DATA}/test/gt/chelsea.png chelsea.png "
         "--crop 60 90 80 120",
     ),
+    "report": _tool(
+        "report",
+        "look",
+        "a test's results as one HTML page: tables, spread, pictures with a slider, training curves",
+        "results/quickstart_edsr_x2",
+        f"results/quickstart_edsr_x2 --experiment {_RUN}",
+    ),
+    "paired": _tool(
+        "paired",
+        "look",
+        "models against each other and against interpolation, picture by picture, with intervals and a test",
+        "results/quickstart_edsr_x2",
+        "results/quickstart_edsr_x2 results/other_model",
+    ),
+    "figure": _tool(
+        "figure",
+        "look",
+        "for a paper: boxes marked in a picture, and what every method makes of them",
+        "results/quickstart_edsr_x2 held_out chelsea -o chelsea.pdf --box 60 140 64 64 --box 100 200 64 64",
+    ),
     "compare-runs": _tool(
         "compare_runs",
         "look",
         "two trainings: options that differ, where their curves part, what they reached",
         f"{_RUN} experiments/quickstart_edsr_x2_wide",
         f"{_RUN} experiments/quickstart_edsr_x2_wide --out curves.png",
+    ),
+    "paired": _tool(
+        "paired",
+        "look",
+        "models against each other and against the best interpolation, picture by picture",
+        "results/quickstart_edsr_x2",
+    ),
+    "report": _tool(
+        "report",
+        "look",
+        "a test's results as one HTML page",
+        "results/quickstart_edsr_x2",
+        f"results/quickstart_edsr_x2 --experiment {_RUN}",
+    ),
+    "fit-niqe": _tool(
+        "fit_niqe", "look", "NIQE's model of good pictures, fitted to a folder of them", "photographs -o niqe.npz"
     ),
     "import": _tool(
         "import_weights",

@@ -127,7 +127,7 @@ def report(a: Run, b: Run) -> str:
 
 def option_lines(a: Run, b: Run) -> list[str]:
     lines = []
-    for place in [*a.options, *(p for p in b.options if p not in a.options)]:
+    for place in dict.fromkeys((*a.options, *b.options)):
         values = [run.options.get(place, (_MISSING, 0)) for run in (a, b)]
         if values[0][0] != values[1][0]:
             told = [
@@ -139,7 +139,7 @@ def option_lines(a: Run, b: Run) -> list[str]:
 
 
 def environment_lines(a: Run, b: Run) -> list[str]:
-    keys = [*a.environment, *(k for k in b.environment if k not in a.environment)]
+    keys = dict.fromkeys((*a.environment, *b.environment))
     return [
         f"{key}: A {a.environment.get(key)}, B {b.environment.get(key)}"
         for key in keys
@@ -149,7 +149,7 @@ def environment_lines(a: Run, b: Run) -> list[str]:
 
 def metric_lines(a: Run, b: Run) -> list[str]:
     lines = []
-    for key in [*a.metrics, *(k for k in b.metrics if k not in a.metrics)]:
+    for key in dict.fromkeys((*a.metrics, *b.metrics)):
         better = max if a.better.get(key[1], b.better.get(key[1], "higher")) == "higher" else min
         told, bests = [], []
         for name, run in zip(_NAMES, (a, b)):
@@ -204,8 +204,8 @@ def curves_of(a: Run, b: Run) -> Any:
     """(H, W, 3) uint8: a panel for each loss and metric. Raises RefusedError when neither run has logged any."""
     from srkit.tools.chart import Panel, chart
 
-    losses = [k for k in (*a.losses, *(k for k in b.losses if k not in a.losses))]
-    metrics = [k for k in (*a.metrics, *(k for k in b.metrics if k not in a.metrics))]
+    losses = list(dict.fromkeys((*a.losses, *b.losses)))
+    metrics = list(dict.fromkeys((*a.metrics, *b.metrics)))
     panels = [Panel(k, _both(a.losses.get(k), b.losses.get(k)), is_log=True) for k in losses]
     panels += [Panel(" ".join(k), _both(a.metrics.get(k), b.metrics.get(k))) for k in metrics]
     if not panels:

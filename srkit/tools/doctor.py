@@ -23,6 +23,7 @@ from srkit.errors import ExitCode
 _LEAST_PYTHON = (3, 11)
 _LEAST_TORCH = (2, 10)
 _LEAST_SHM = 1 << 30
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - looked at, not written to
 _LEAST_DISK = 2 << 30
 _DRIVER = Path("/proc/driver/nvidia/version")
 _OPTIONAL = {  # package -> what it is for, and how it is installed
@@ -65,7 +66,7 @@ def run(flags: argparse.Namespace) -> ExitCode:
         *of_torchvision(installed, imported, importlib.metadata.requires),
         *of_opencv(installed, imported),
         *of_optional(installed),
-        of_shared_memory(Path("/dev/shm")),
+        of_shared_memory(_SHARED_MEMORY),
         of_disk("experiments", Path(flags.experiments_root)),
         of_disk("cache", Path(cache).expanduser()),
     ]

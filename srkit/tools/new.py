@@ -50,7 +50,7 @@ def require_free_name(kind: str, name: str) -> None:
             f"name: found '{name}', expected a class name: letters and digits, a capital first, such as MyNet"
         )
     if name in REGISTRIES[kind]:
-        raise RefusedError(f"name: srkit has a {kind} named {name} already; choose another")
+        raise RefusedError(f"name: srkit has {name} among its own already; choose another")
 
 
 def snake(name: str) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from srkit.errors import RefusedError
+from srkit.errors import DataError, RefusedError
 from srkit.tools.groups import keys_of
 from srkit.tools.planning.facts import (
     Kind,
@@ -141,6 +141,10 @@ def scale_and_facts(
             return layout.scale, "measured: gt has so many times the voxels of its lq", facts
         if wanted is not None:
             return wanted, f"given by --scale; the voxels are {spacing} mm", facts
+        if facts.thick_scale is not None and facts.odd:
+            raise DataError(
+                f"{train.gt}: {facts.warnings[-1]}; give a folder whose scans share one spacing, or --scale"
+            )
         if facts.thick_scale is not None:
             return (
                 facts.thick_scale,

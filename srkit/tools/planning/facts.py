@@ -130,11 +130,13 @@ class VolumeFacts:
     Attributes:
         spacing_mm: Median along each axis.
         thick_axis: The axis whose spacing is clearly larger than the others', or None.
+        odd: Names of volumes whose spacing differs from that.
     """
 
     smallest: tuple[int, ...]
     spacing_mm: tuple[float, ...]
     thick_axis: int | None
+    odd: Sequence[str] = ()
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -170,7 +172,7 @@ def volume_facts(part: Part) -> VolumeFacts:
     order = np.argsort(typical)
     thick = int(order[2]) if typical[order[2]] >= _THICK * typical[order[1]] else None
     shapes = np.array([header.shape for header in headers])
-    return VolumeFacts(tuple(shapes.min(0).tolist()), tuple(round(float(s), 4) for s in typical), thick, warnings)
+    return VolumeFacts(tuple(shapes.min(0).tolist()), tuple(round(float(s), 4) for s in typical), thick, odd, warnings)
 
 
 @dataclass(frozen=True)
