@@ -11,19 +11,24 @@ requirements = [line for line in lines if line]
 medical = [r for r in requirements if re.match(r"nibabel|torchio", r)]  # heavy, and needed for volumes only
 wsi = ["openslide-python>=1.4", "openslide-bin>=4.0"]  # whole slides; the second is the library itself
 export = ["onnx>=1.20", "onnxscript>=0.7", "onnxruntime>=1.26", "safetensors"]  # 110 MB
+report = ["matplotlib>=3.10", "jinja2>=3.1"]  # pages and figures
 extras = {
     "medical": medical,
     "lmdb": ["lmdb>=1.4"],
     "community": ["spandrel>=0.4", "safetensors"],  # networks and weights of others
     "wsi": wsi,
     "export": export,  # networks for other programs
+    "report": report,
+    "metrics": ["lpips>=0.1.4", "DISTS-pytorch>=0.1"],  # their heads; trunks are files of their own
     "dev": [
         *medical,
         *wsi,
         *export,
+        *report,
         "lmdb>=1.4",
         "pytest>=8",
         "pytest-timeout",
+        "pytest-xdist",
         "ruff>=0.6",
         "mypy>=1.11",
         "types-PyYAML",
@@ -40,7 +45,7 @@ setup(
     license="MIT",
     python_requires=">=3.11",
     packages=find_packages(include=["srkit", "srkit.*"]),
-    package_data={"srkit": ["py.typed"]},
+    package_data={"srkit": ["py.typed"], "srkit.report": ["*.j2"]},
     install_requires=[r for r in requirements if r not in medical],
     extras_require=extras,
     entry_points={

@@ -20,7 +20,8 @@ def main() -> int:
         ["-m", "ruff", "check", "."],
         ["-m", "ruff", "format", "--check", "."],
         ["-m", "mypy"],
-        ["-m", "pytest", "--durations=10", *pytest_arguments],
+        # By file: what a module's tests share is made once.
+        ["-m", "pytest", "-n", "auto", "--dist", "loadfile", "--durations=10", *pytest_arguments],
     )
     failed = []
     for check in checks:

@@ -183,11 +183,6 @@ class SlideFacts:
     silent: Sequence[str]
     warnings: list[str] = field(default_factory=list)
 
-    @property
-    def common_mpp(self) -> float | None:
-        """What all slides can give: the coarsest; None where none says it."""
-        return round(max(self.mpp), 4) if self.mpp else None
-
 
 def slide_facts(part: Part) -> SlideFacts:
     """Raises RefusedError without OpenSlide, DataError when no slide can be opened."""

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 SURE = (  # what is said of it, regular expression whose group is the key: kinds of names that mean nothing else
-    ("TCGA patients", r"(?i)^(?:.*/)?(tcga-[a-z0-9]{2}-[a-z0-9]{4}|.+)"),
+    ("TCGA patients", r"(?i)(tcga-[a-z0-9]{2}-[a-z0-9]{4}|^(?!.*tcga-).+)"),
     ("BIDS subjects", r"(sub-[A-Za-z0-9]+)"),
     ("folders", r"^([^/]+)/"),
 )
