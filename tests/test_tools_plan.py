@@ -24,7 +24,7 @@ from srkit.tools.planning.facts import PictureFacts, VolumeFacts, kind_of, pictu
 from srkit.tools.planning.fitting import fit
 from srkit.tools.planning.groups import guess_key
 from srkit.tools.planning.layout import Layout, Part, infer_naming, look, ratio
-from srkit.tools.planning.text import quoted
+from srkit.tools.planning.text import _ema_decay, quoted
 from srkit.train import main as train
 
 GB = 1 << 30
@@ -96,7 +96,7 @@ def test_of_several_lq_folders_the_user_chooses_by_scale(tmp_path):
     with pytest.raises(RefusedError, match=r"LR/X2 \(x2\), LR/X4 \(x4\); choose one by --scale"):
         look(tmp_path, None, slides=False)
     assert look(tmp_path, (4, 4), slides=False).parts["all"].lq == tmp_path / "LR/X4"
-    with pytest.raises(RefusedError, match="pairs found have scale"):
+    with pytest.raises(RefusedError, match="--scale 3: where gt is a whole number of times as large, it is 2, 4"):
         look(tmp_path, (3, 3), slides=False)
 
 
@@ -108,9 +108,9 @@ def test_parts_are_known_by_the_names_of_their_folders(tmp_path):
 
 def test_folders_of_one_tree_are_taken_together_with_their_folders_in_the_names(tmp_path):
     for where in ("ann", "bob"):
-        write_image(tmp_path / where / "1.png", picture())
+        write_image(tmp_path / where / "images/1.png", picture())
     (part,) = look(tmp_path, None, slides=False).parts.values()
-    assert (part.recursive, part.names) == (True, ["ann/1.png", "bob/1.png"])
+    assert (part.gt, part.recursive, part.names) == (tmp_path, True, ["ann/images/1.png", "bob/images/1.png"])
 
 
 def test_a_folder_of_two_kinds_of_things_and_an_empty_one_are_refused(tmp_path):
@@ -126,6 +126,24 @@ def test_a_ratio_is_whole_along_every_axis_or_none():
     assert ratio((32, 48), (16, 24)) == (2, 2)
     assert ratio((33, 48), (16, 24)) is None
     assert ratio((10, 10, 30), (10, 10, 10)) == (1, 1, 3)
+
+
+def test_published_benchmark_folders_are_understood(test_data):
+    set5 = test_data / "benchmark/Set5"
+    if not set5.is_dir():
+        pytest.skip(f"no Set5 in {test_data}")
+    with pytest.raises(RefusedError, match=r"X2/LR \(x2\), X3/LR \(x3\), X4/LR \(x4\)"):
+        look(set5, None, slides=False)
+    part = look(set5, (3, 3), slides=False).parts["all"]
+    assert (part.gt, part.lq, len(part.names)) == (set5 / "X3/HR", set5 / "X3/LR", 5)
+
+
+def test_a_real_scan_with_thick_slices_is_recognised(test_data):
+    """Its slices lie 0.75 mm apart, its voxels 0.125 mm: six times."""
+    if not (test_data / "mri/other/mouse_T1_aniso_sherm.nii").is_file():
+        pytest.skip(f"no mouse_T1_aniso_sherm.nii in {test_data}")
+    facts = volume_facts(Part(test_data / "mri/other", ["mouse_T1_aniso_sherm.nii"]))
+    assert (facts.thick_axis, facts.thick_scale, facts.smallest) == (2, (1, 1, 6), (128, 128, 20))
 
 
 # Groups and splits
@@ -306,7 +324,7 @@ def test_pairs_are_probed_planned_trained_and_tested_by_the_real_commands(tiny, 
     options = load_options(tiny / "out/train.yml", mode="train")
     assert options.scale == (2, 2)
     held = [(tiny / f"out/{phase}.txt").read_text().split() for phase in ("train", "val", "test")]
-    assert sorted(sum(held, [])) == [f"p{k}.png" for k in range(6)]
+    assert sorted(name for names in held for name in names) == [f"p{k}.png" for k in range(6)]
     with (tiny / "out/split.csv").open() as file:
         assert {row["part"] for row in csv.DictReader(file)} == {"train", "val", "test"}
     assert not (tiny / "out/trial.yml").exists()
@@ -373,6 +391,11 @@ def test_slides_are_planned_at_the_microns_that_all_can_give_and_trained(tiny):
     assert options.val.protocol == "histology-rgb-v1"
     force = ["datasets:train:patches_per_slide=4", "datasets:val:patches_per_slide=1", "datasets:train:gt_size=32"]
     assert trains_silently(tiny / "out", *force, "datasets:val:gt_size=64")
+
+
+@pytest.mark.parametrize("total", [100, 1_000, 10_000, 300_000])
+def test_the_average_of_weights_reaches_back_a_tenth_of_the_training_at_most(total):
+    assert 1 / (1 - _ema_decay(total)) <= total / 10 + 1e-6
 
 
 def test_an_existing_plan_is_not_overwritten(tiny, capsys):

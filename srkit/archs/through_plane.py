@@ -77,6 +77,8 @@ class ThroughPlane(nn.Module):
         return slices.unflatten(0, stack.shape[:2]).movedim((1, 3), (axis, self.axis + 2))
 
     def _in_parts(self, slices: Tensor) -> Tensor:
+        if torch.jit.is_tracing() or torch.compiler.is_exporting():
+            return self._enlarged(slices)  # a recorded graph has one number of parts, whatever the volume's size
         factor = self.slices.scale[0]
         count = max(1, _PIXELS_AT_ONCE // (factor * slices.shape[2] * slices.shape[3]))
         return torch.cat([self._enlarged(part) for part in slices.split(count)])

@@ -14,7 +14,7 @@ from srkit.imaging.colour import full_from_limited, limited_from_full, luma, qua
 from srkit.imaging.files import write_image
 from srkit.imaging.montage import middle_slices, three_planes
 from srkit.imaging.resize import imresize, nearest_upscale
-from srkit.imaging.slices import enlarge, thicken
+from srkit.imaging.slices import Profile, enlarge, thicken
 from srkit.imaging.volumes import VolumeHeader, write_volume
 
 if TYPE_CHECKING:
@@ -126,6 +126,7 @@ class VolumeForm:
         affine: (4, 4) of the restored grid.
         black, white: Intensities the network knows as 0 and 1.
         data_range: Maximum minus minimum over the gt volumes of the set.
+        profile, thickness: Of the slices that lq is made by; acquired lq is taken for slices without gaps.
     """
 
     baselines: ClassVar[tuple[str, ...]] = ("nearest", "linear", "cubic")
@@ -136,6 +137,8 @@ class VolumeForm:
     black: float
     white: float
     data_range: float
+    profile: Profile = "box"
+    thickness: float = 1.0
 
     def values(self, sr: np.ndarray) -> np.ndarray:
         return (sr * np.float64(self.white - self.black) + self.black).astype(np.float32)
@@ -147,8 +150,7 @@ class VolumeForm:
         return gt
 
     def reduced(self, values: np.ndarray, scale: tuple[int, ...]) -> np.ndarray:
-        """Means of blocks: slices without gaps."""
-        return thicken(values[..., 0], scale)[..., None]
+        return thicken(values[..., 0], scale, profile=self.profile, thickness=self.thickness)[..., None]
 
     def low(self, lq: np.ndarray) -> np.ndarray:
         return lq

@@ -225,7 +225,16 @@ class VolumeDataset:
         images["mask"] = pair.mask
         header, affine = self.volumes.output_grid(index)
         whole = {role: np.require(image, requirements=["C", "W"])[..., None] for role, image in images.items()}
-        form = VolumeForm(header=header, affine=affine, black=black, white=white, data_range=self.data_range)
+        making = self.volumes.making
+        form = VolumeForm(
+            header=header,
+            affine=affine,
+            black=black,
+            white=white,
+            data_range=self.data_range,
+            profile=making.slice_profile or "box",
+            thickness=making.thickness,
+        )
         return replace(sample, images=whole, white=white, black=black, form=form)
 
     @property

@@ -140,7 +140,10 @@ class SetResult:
         return math.inf if mean is None else float(mean)
 
     def bar(self, metric: NamedMetric) -> tuple[str, float] | None:
-        """The interpolation with the best mean, and that: what a network has to beat. None without such rows."""
+        """The interpolation with the best mean, and that: what a network has to beat. None without such rows, and for a
+        metric that compares with lq, in which interpolation can be perfect."""
+        if metric.is_of_lq:
+            return None
         found = [
             (name, self.mean(name, metric.name))
             for name in self.methods()

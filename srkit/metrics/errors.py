@@ -52,7 +52,8 @@ class PSNR(_Pointwise):
 class LRConsistency(PSNR):
     """PSNR of the output made small again against lq, in dB: whether what was added contradicts what was seen.
 
-    Pictures shrink by the antialiased bicubic, rounded as files are; volumes by means of blocks. gt plays no part.
+    Pictures shrink by the antialiased bicubic, rounded as files are; volumes by the slices that lq was
+    made by. gt plays no part, and repeated pixels are perfect: this tells a network that invents, not one that is better.
     """
 
     compares = "lq"

@@ -196,22 +196,6 @@ TOOLS: dict[str, Command] = {
         f"{_RUN} experiments/quickstart_edsr_x2_wide",
         f"{_RUN} experiments/quickstart_edsr_x2_wide --out curves.png",
     ),
-    "paired": _tool(
-        "paired",
-        "look",
-        "models against each other and against the best interpolation, picture by picture",
-        "results/quickstart_edsr_x2",
-    ),
-    "report": _tool(
-        "report",
-        "look",
-        "a test's results as one HTML page",
-        "results/quickstart_edsr_x2",
-        f"results/quickstart_edsr_x2 --experiment {_RUN}",
-    ),
-    "fit-niqe": _tool(
-        "fit_niqe", "look", "NIQE's model of good pictures, fitted to a folder of them", "photographs -o niqe.npz"
-    ),
     "import": _tool(
         "import_weights",
         "weights",

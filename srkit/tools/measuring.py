@@ -67,6 +67,7 @@ def trial_trainer(options: Options) -> Iterator[Trainer]:
     with tempfile.TemporaryDirectory(prefix="srkit-trial-") as folder:
         experiment = Experiment(Path(folder), options.name)
         trainer = assemble(parts, group, StopRequest(), experiment, manifest_meta(parts, group), None)
+        trainer.log.bar.leave = False  # a bar that never moves goes away again
         try:
             yield trainer
         finally:
@@ -131,6 +132,7 @@ def per_iteration(work: Callable[[], None], device: torch.device, seconds: float
 
 def reset_peak(device: torch.device) -> None:
     if device.type == "cuda":
+        torch.cuda.empty_cache()  # what an earlier trial left reserved is not this one's
         torch.cuda.reset_peak_memory_stats(device)
         return
     with suppress(OSError):  # not Linux, or not allowed: `peak` then tells the highest since the start

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import permutations
+from itertools import permutations, takewhile
 from pathlib import Path
 from typing import Literal
 
@@ -167,7 +167,7 @@ def _alone(folder: Path, leaves: Sequence[Leaf]) -> Part:
     if len(leaves) == 1:
         return Part(leaves[0].path, leaves[0].names)
     parents = [leaf.path.parts for leaf in leaves]
-    shared = [words[0] for words in zip(*parents) if len(set(words)) == 1]
+    shared = [words[0] for words in takewhile(lambda words: len(set(words)) == 1, zip(*parents))]
     root = Path(*shared) if shared else folder
     names = [
         f"{leaf.path.relative_to(root).as_posix()}/{name}".removeprefix("./") for leaf in leaves for name in leaf.names
@@ -180,15 +180,17 @@ def _best_pair(leaves: Sequence[Leaf], scale: tuple[int, ...] | None) -> _Pair |
     pairs = [pair for gt, lq in permutations(leaves, 2) if (pair := _as_pair(gt, lq)) is not None]
     fitting = [pair for pair in pairs if scale is None or pair.scale == scale]
     if pairs and not fitting:
-        scales = sorted({pair.scale for pair in pairs})
-        raise RefusedError(f"--scale {scale}: the pairs found have scale {first_names(map(str, scales))}")
+        scales = ", ".join(spelt(s) for s in sorted({pair.scale for pair in pairs}))
+        raise RefusedError(
+            f"--scale {spelt(scale or ())}: where gt is a whole number of times as large, it is {scales}"
+        )
     if not fitting:
         return None
     most = max(pair.likeness for pair in fitting)
     best = [pair for pair in fitting if pair.likeness == most]
     if len({pair.scale for pair in best}) > 1:
-        told = ", ".join(f"{pair.lq.where} (x{max(pair.scale)})" for pair in best)
-        raise RefusedError(f"several folders fit as lq: {told}; choose one by --scale {max(best[0].scale)}")
+        told = ", ".join(f"{pair.lq.where} (x{spelt(pair.scale)})" for pair in best)
+        raise RefusedError(f"several folders fit as lq: {told}; choose one by --scale {spelt(best[0].scale)}")
     return best[0]
 
 
@@ -214,6 +216,11 @@ def ratio(large: Sequence[int], small: Sequence[int]) -> tuple[int, ...] | None:
     """Whole numbers that `large` is times `small`, one per axis; None where it is not."""
     factors = tuple(a // b for a, b in zip(large, small))
     return factors if min(factors) > 0 and all(a == b * f for a, b, f in zip(large, small, factors)) else None
+
+
+def spelt(scale: Sequence[int]) -> str:
+    """A scale as --scale takes it: 4, or 1,3,1."""
+    return str(scale[0]) if len(scale) == 2 and len(set(scale)) == 1 else ",".join(map(str, scale))
 
 
 def infer_naming(gt: Sequence[str], lq: Sequence[str]) -> tuple[str, str | None] | None:

@@ -105,7 +105,8 @@ def train_text(plan: Plan) -> str:
         "",
         "train:",
         f"  total_iter: {total} # as many as fit into the hours asked for" if plan.hours else f"  total_iter: {total}",
-        "  ema_decay: 0.999 # averaged weights are validated and tested",
+        f"  ema_decay: {_ema_decay(total)} # averaged weights, over about the last {round(1 / (1 - _ema_decay(total))):,} iterations, "
+        "are validated and tested",
         "  use_amp: true # bf16 where the device is good at it, else as it can",
     ]
     if plan.fit.accum > 1:
@@ -289,6 +290,11 @@ def quoted(value: Path | str) -> str:
         if re.fullmatch(r"[A-Za-z0-9_./][A-Za-z0-9_./ -]*[A-Za-z0-9_./-]", text)
         else json.dumps(text, ensure_ascii=False)
     )
+
+
+def _ema_decay(total: int) -> float:
+    """An average over a tenth of the training at most, or the random weights of its beginning stay in it."""
+    return 0.999 if total >= 10_000 else 0.99 if total >= 1_000 else 0.9
 
 
 def _scale(scale: Sequence[int]) -> str:
