@@ -232,3 +232,34 @@ def test_bad_figures_are_refused(compared, tmp_path):
         with pytest.raises(RefusedError, match=said):
             write_figure(compared, *call)
     assert not list(tmp_path.iterdir())
+
+
+def test_volumes_are_shown_as_slices_along_three_axes(tiny):
+    import torch
+
+    from srkit import build
+    from srkit.engine.model_file import ModelInfo, write_model
+    from srkit.engine.transfer import Normalization
+    from srkit.imaging.volumes import write_volume
+
+    draw = np.random.default_rng(0)
+    for number in range(2):
+        values = draw.random((16, 18, 30)).astype(np.float32) * 900
+        write_volume(tiny / f"val/rat{number}.nii.gz", values, np.diag([0.2, 0.2, 0.2, 1]), like=None)
+    torch.manual_seed(0)
+    given = {"num_feat": 4, "num_block": 1, "residual": "linear"}
+    network = build.build_network("ResnetGenerator", given, (1, 3, 1))
+    full = build.full_arch_options("ResnetGenerator", given, (1, 3, 1))
+    info = ModelInfo("ResnetGenerator", full, (1, 3, 1), Normalization(), "", 1, "untrained")
+    write_model(tiny / "v.pth", network.state_dict(), None, info)
+    data = {"val": {"name": "val", "type": "VolumeDataset", "dataroot_gt": str(tiny / "val")}, "train": {}}
+    metrics = {"psnr": {"type": "PSNR"}}
+    changes = {"scale": [1, 3, 1], "datasets": data, "val__metrics": metrics, "val__save_img": True}
+    assert compare(tiny, tiny / "v.pth", **changes) == 0
+    text = write_report(tiny / "results/compared").read_text()
+    assert len(text) < MAX_BYTES
+    views = [json.loads(v) for v in re.findall(r'<script type="application/json">(.*?)</script>', text, re.DOTALL)]
+    assert [len(v["gt"]) for v in views] == [16, 18, 24] * 2  # of 30 slices 24 are shown
+    assert list(views[0]) == ["lq", "cubic", "untrained", "gt", "error of untrained"]
+    with pytest.raises(RefusedError, match="figures are of pictures"):
+        write_figure(tiny / "results/compared", "val", "rat0", [(0, 0, 4, 4)], tiny / "f.png")

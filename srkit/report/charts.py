@@ -51,6 +51,7 @@ def distribution(title: str, values: Mapping[str, Sequence[float]], colour: Mapp
         )
     axes.set_yticks(range(len(finite), 0, -1), list(finite))
     axes.set_ylim(0.4, len(finite) + 0.6)
+    axes.locator_params(axis="x", nbins=6)
     axes.set_xlabel(title)
     axes.grid(axis="x", alpha=0.25)
     return _svg(figure)

@@ -22,7 +22,10 @@ from srkit.imaging.volumes import read_volume
 from srkit.options import Options, load_options
 
 ERROR_SPAN = 0.2
-"""Share of white (of a volume: of its span) at which an error map is brightest."""
+"""Share of white (of a volume: of the span it is shown in) at which an error map is brightest."""
+
+_BRIGHT = 99.5
+"""Percentile of gt's voxels above its least value that is shown white: a few bright vessels would darken the rest."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +140,8 @@ def _volumes(sample: Sample, scale: tuple[int, ...], restored: Mapping[str, Path
         **made,
         "gt": gt,
     }
-    low, high = float(gt.min()), float(gt.max())
+    low = float(gt.min())
+    high = float(np.percentile(gt[gt > low], _BRIGHT))
     shown = {name: _window(volume, low, high) for name, volume in arrays.items()}
     span = (high - low) * ERROR_SPAN
     errors = {name: _window(np.abs(made[name].astype(np.float32) - gt), 0.0, span) for name in made}
