@@ -154,7 +154,12 @@ def test_the_command_ends_with_9_when_something_is_wrong_and_with_0_else(monkeyp
     ("loader_s", "step_s", "both_s", "words"),
     [
         (0.3, 0.1, 0.3, "loading is the bottleneck: it takes 3.0 times"),
-        (0.05, 0.1, 0.15, "computing is the bottleneck, but 33% of an iteration still goes to loading"),
+        (
+            0.05,
+            0.1,
+            0.15,
+            "computing is the bottleneck, but an iteration is 50% longer than it need be; loading waits its turn",
+        ),
         (0.01, 0.1, 0.101, "loading keeps up"),
     ],
 )

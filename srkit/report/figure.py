@@ -89,8 +89,8 @@ def _drawn(
     whole = _WIDTH_IN * 0.3
     crop = (_WIDTH_IN - whole) / len(names)
     height = max(whole * gt.shape[0] / gt.shape[1], sum(crop * b[2] / b[3] for b in boxes)) + 0.5
-    figure = Figure(figsize=(_WIDTH_IN, height), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)  # type: ignore[union-attr]
+    figure: Any = Figure(figsize=(_WIDTH_IN, height), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
     grid = figure.add_gridspec(len(boxes), 1 + len(names), width_ratios=[whole, *[crop] * len(names)])
     axes = figure.add_subplot(grid[:, 0])
     _show(axes, gt)

@@ -47,12 +47,14 @@ class Speed:
                 f"loading is the bottleneck: it takes {factor:.1f} times as long as computing; raise datasets.train."
                 f"{more}, keep cache on, or put the files on a faster disk"
             )
-        waits = max(0.0, self.both_s - self.step_s) / self.both_s
+        waits = max(0.0, self.both_s - self.step_s) / self.step_s
         if waits > 0.1:
-            return (
-                f"computing is the bottleneck, but {waits:.0%} of an iteration still goes to loading, which does not happen "
-                f"meanwhile; with datasets.train.num_worker_per_gpu: {max(1, workers * 2)} (now {workers}) it would"
+            cure = (
+                "workers and step share the cores: more workers help only where cores are idle"
+                if workers
+                else "loading waits its turn in the same process: datasets.train.num_worker_per_gpu: 2 (now 0) lets it run beside"
             )
+            return f"computing is the bottleneck, but an iteration is {waits:.0%} longer than it need be; {cure}"
         return "computing is the bottleneck, loading keeps up; a faster device, a smaller network or bf16 is what helps"
 
 
