@@ -197,7 +197,7 @@ def _names(models: Sequence[ModelFile]) -> list[str]:
     """The experiment that made each file, else the file's stem; both where experiments repeat."""
     first = [m.info.experiment if m.info and m.info.experiment else m.path.stem for m in models]
     names = [f"{n}_{m.path.stem}" if first.count(n) > 1 else n for n, m in zip(first, models, strict=True)]
-    taken = {*PictureForm.baselines, *VolumeForm.baselines}
+    taken = {*PictureForm.BASELINES, *PictureForm.LUMA_BASELINES, *VolumeForm.baselines}
     bad = sorted({n for n in names if names.count(n) > 1 or n in taken})
     if bad:
         raise RefusedError(

@@ -12,6 +12,7 @@ from networks import counts, picture
 from tiny import in_process, measured, options
 
 from srkit.archs.vdsr import VDSR
+from srkit.data.forms import PictureForm
 from srkit.data.sample import Sample
 from srkit.engine.distributed import Group
 from srkit.engine.evaluator import EvalSet, Evaluator, NamedMetric
@@ -97,7 +98,8 @@ class LumaPictures:
     def sample(self, index: int, rng) -> Sample:
         gt = self.gt[index]
         lq = luma(np.ascontiguousarray(gt[:: self.scale, :: self.scale])).astype(np.float32)
-        return Sample({"lq": lq, "gt": gt}, f"p{index}", {"gt": f"p{index}.png"}, 255.0)
+        form = PictureForm(white=255.0, dtype=gt.dtype, luma="limited")
+        return Sample({"lq": lq, "gt": gt}, f"p{index}", {"gt": f"p{index}.png"}, 255.0, form=form)
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
@@ -114,8 +116,8 @@ def test_with_its_last_convolution_at_zero_it_is_the_bicubic_row(scale):
     result = Evaluator([item], Group(0, 1, CPU)).evaluate(item, restorer)
     values = {m: [row.value for row in result.rows if row.method == m] for m in result.methods()}
     assert len(values["model"]) == 3
-    assert values["model"] == values["bicubic-matlab"]
-    assert values["model"] != values["nearest"]
+    assert values["model"] == values["bicubic-matlab-y"]
+    assert values["model"] != values["nearest-y"]
 
 
 def test_a_run_on_luma_that_learns_nothing_is_tested_at_the_bicubic_row(tiny):
@@ -130,7 +132,7 @@ def test_a_run_on_luma_that_learns_nothing_is_tested_at_the_bicubic_row(tiny):
     assert in_process(tiny, options(tiny, **changes)) == 0
     assert measured(tiny, **{**changes, "network_g": None, "datasets__val__color": None}) == 0
     methods = json.loads((tiny / "results/tested/metrics.json").read_text())["sets"]["val"]["methods"]
-    assert methods["tested"]["psnr"] == methods["bicubic-matlab"]["psnr"]
+    assert methods["tested"]["psnr"] == methods["bicubic-matlab-y"]["psnr"]
 
 
 def test_misfits_are_refused_by_name():

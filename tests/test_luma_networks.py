@@ -32,7 +32,7 @@ def test_a_luma_network_is_validated_and_tested_alike(tiny):
     summary = json.loads((tiny / "results/tested/metrics.json").read_text())
     methods = summary["sets"]["val"]["methods"]
     assert methods["tested"]["psnr"]["mean"] == pytest.approx(validated, abs=1e-12)
-    assert methods["nearest"]["psnr"]["mean"] == pytest.approx(
+    assert methods["nearest-y"]["psnr"]["mean"] == pytest.approx(
         np.mean([nearest_psnr(tiny, n) for n in range(4)]), abs=1e-9
     )
 

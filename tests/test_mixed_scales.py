@@ -71,9 +71,9 @@ def test_one_model_file_is_tested_at_several_scales(tiny):
     assert list(sets) == ["val_x2", "val_x3", "val_x4"]
     table = (tiny / "results/tested/table.md").read_text()
     assert "| psnr | val_x2 | val_x3 | val_x4 |" in table
-    psnr = {name: part["methods"]["bicubic-matlab"]["psnr"]["mean"] for name, part in sets.items()}
+    psnr = {name: part["methods"]["bicubic-matlab-y"]["psnr"]["mean"] for name, part in sets.items()}
     assert psnr["val_x2"] > psnr["val_x3"] > psnr["val_x4"]
-    assert f"| bicubic-matlab | {psnr['val_x2']:.4f} | {psnr['val_x3']:.4f} | {psnr['val_x4']:.4f} |" in table
+    assert f"| bicubic-matlab-y | {psnr['val_x2']:.4f} | {psnr['val_x3']:.4f} | {psnr['val_x4']:.4f} |" in table
 
 
 @pytest.mark.parametrize(
