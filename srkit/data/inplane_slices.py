@@ -94,7 +94,7 @@ class SelfSupervisedSlices:
         on_error: Literal["raise", "skip"] = "raise",
     ) -> None:
         self.title, self.on_error = type(self).__name__, on_error
-        self._check, self._cache_mode = check, cache
+        self._check = check
         factor = _factor(scale)
         Augment(scale=(factor,), gt_size=(gt_size,))  # refuses what is no multiple
         if not 0 <= foreground_prob <= 1:
@@ -120,7 +120,7 @@ class SelfSupervisedSlices:
         self.volumes = VolumePairs(_files(dataroot_gt, meta_info_file, recursive), making)
         self._names = unique_names(self.volumes.files.keys)
         folder = None if cache == "none" else cache_root(cache_dir) / "volumes"
-        self.cache = VolumeCache(self.volumes, folder, keep=True)
+        self.cache = VolumeCache(self.volumes, folder, keep=True, insist=cache == "disk")
         if self.volumes.files.problems:
             self.check()
 
@@ -148,18 +148,7 @@ class SelfSupervisedSlices:
 
     def prepare(self, progress: bool) -> None:
         """Decode every scan once; later calls find it done."""
-        self._build(range(len(self)), progress)
-
-    def _build(self, indices: Sequence[int], progress: bool) -> dict[int, str]:
-        try:
-            return self.cache.build(indices, progress=progress)
-        except OSError as error:
-            text = f"{self.cache.folder} cannot be written ({error})"
-            if self._cache_mode == "disk":
-                raise RefusedError(f"{self.title}: {text}; choose another cache_dir, or cache: none") from error
-            _log.warning("%s: no cache on disk, %s", self.title, text)
-            self.cache = VolumeCache(self.volumes, None, keep=True)
-            return self.cache.build(indices, progress=progress)
+        self.cache.build(range(len(self)), progress=progress)
 
     def check(self) -> None:
         """DataError naming every problem of names, headers, spacings, sizes and voxels."""
@@ -171,7 +160,7 @@ class SelfSupervisedSlices:
                 gt_size=None,
                 all_voxels=True,
                 skips=self.on_error == "skip",
-                build=lambda indices: self._build(indices, progress=True),
+                build=lambda indices: self.cache.build(indices, progress=True),
             )
             findings.add("scans do not fit the options", list(filter(None, map(self._misfit, range(len(self))))))
         findings.refuse()
@@ -210,7 +199,7 @@ class SelfSupervisedSlices:
         )
         return (
             f"{self.title}: {len(self)} scans, first {path}{lies}; lq made by {self.cuts.profile} slices, "
-            f"{self.volumes.making.normalization}; no truth to validate on; cache {self.cache.folder or 'in memory'}"
+            f"{self.volumes.making.normalization}; no truth to validate on; cache {self.cache.note}"
         )
 
     def _first(self) -> ThickSlices | None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -13,9 +14,10 @@ from typing import Any
 from srkit.data.sources import in_threads
 from srkit.data.volume_entries import read_entry, write_entry
 from srkit.data.volume_pairs import Facts, VolumePair, VolumePairs
-from srkit.errors import DataError
+from srkit.errors import DataError, RefusedError
 
 _MAPPED = 256  # maps open at a time: each holds a file handle, of which a process may have about a thousand
+_log = logging.getLogger("srkit")
 _LEFT_OVER_S = 24 * 3600.0
 
 
@@ -25,10 +27,15 @@ class VolumeCache:
     Args:
         folder: Where made volumes are written as files; None writes nothing.
         keep: Without a folder, hold every volume that was made in memory.
+        insist: Refuse a folder that cannot be written, instead of going on in memory.
+        note: Where volumes are kept, for people; None is the folder.
     """
 
-    def __init__(self, volumes: VolumePairs, folder: Path | None, *, keep: bool) -> None:
-        self.volumes, self.folder, self.keep = volumes, folder, keep
+    def __init__(
+        self, volumes: VolumePairs, folder: Path | None, *, keep: bool, insist: bool = False, note: str | None = None
+    ) -> None:
+        self.volumes, self.folder, self.keep, self.insist = volumes, folder, keep, insist
+        self.note = note or str(folder or "in memory")
         self._facts: dict[int, Facts] = {}
         self._held: dict[int, VolumePair] = {}
 
@@ -59,7 +66,23 @@ class VolumeCache:
         return self._facts[index]
 
     def build(self, indices: Iterable[int], *, progress: bool = False) -> dict[int, str]:
-        """Makes what is not yet made. Returns index -> reason of the volumes that cannot be; raises OSError as `get` does."""
+        """Makes what is not yet made. Returns index -> reason of the volumes that cannot be.
+
+        Where the folder cannot be written, volumes are held in memory from then on, and one line says so.
+        Raises: RefusedError instead, for those who insist on the folder.
+        """
+        wanted = list(indices)
+        try:
+            return self._build(wanted, progress)
+        except OSError as error:
+            text = f"{self.folder} cannot be written ({error})"
+            if self.insist:
+                raise RefusedError(f"{text}; choose another cache_dir, or cache: none") from error
+            _log.warning("volumes: no cache on disk, %s", text)
+            self.folder, self.note = None, f"in memory, {text}"
+            return self._build(wanted, progress)
+
+    def _build(self, indices: Sequence[int], progress: bool) -> dict[int, str]:
         from tqdm import tqdm
 
         if self.folder is not None and self.folder.is_dir():

@@ -180,7 +180,6 @@ class VolumeDataset:
         self.volumes = VolumePairs(files, making)
         self._names = unique_names(files.keys)
         self._cache: VolumeCache | None = None
-        self._cache_note = ""
         self._span: float | None = None
         if files.problems:
             self.check()
@@ -192,8 +191,9 @@ class VolumeDataset:
     def cache(self) -> VolumeCache:
         """Where volumes that were made ready are kept; decided at the first question."""
         if self._cache is None:
-            folder, self._cache_note = self._judge_cache()
-            self._cache = VolumeCache(self.volumes, folder, keep=self.patches.gt_size is not None)
+            folder, note = self._judge_cache()
+            keep, insist = self.patches.gt_size is not None, self._cache_mode == "disk"
+            self._cache = VolumeCache(self.volumes, folder, keep=keep, insist=insist, note=note)
         return self._cache
 
     def sample(self, index: int, rng: np.random.Generator | None) -> Sample:
@@ -244,7 +244,7 @@ class VolumeDataset:
             if self.volumes.making.by_halves:
                 self._span = _PRESET_WHITE
             else:
-                unusable = self._build(range(len(self)), progress=False)
+                unusable = self.cache.build(range(len(self)))
                 spans = [self.cache.facts(k).gt_span for k in range(len(self)) if k not in unusable]
                 if not spans:
                     raise DataError(next(iter(unusable.values())))
@@ -254,18 +254,7 @@ class VolumeDataset:
     def prepare(self, progress: bool) -> None:
         """Make every volume ready where that is kept; later calls find it done."""
         if self.cache.is_lasting:
-            self._build(range(len(self)), progress)
-
-    def _build(self, indices: Sequence[int], progress: bool) -> dict[int, str]:
-        try:
-            return self.cache.build(indices, progress=progress)
-        except OSError as error:
-            text = f"{self._root} cannot be written ({error})"
-            if self._cache_mode == "disk":
-                raise RefusedError(f"{self.title}: {text}; choose another cache_dir, or cache: none") from error
-            _log.warning("%s: no cache on disk, %s", self.title, text)
-            self._cache, self._cache_note = VolumeCache(self.volumes, None, keep=self.cache.keep), f"in memory, {text}"
-            return self.cache.build(indices, progress=progress)
+            self.cache.build(range(len(self)), progress=progress)
 
     def _judge_cache(self) -> tuple[Path | None, str]:
         crops = self.patches.gt_size is not None
@@ -297,7 +286,7 @@ class VolumeDataset:
                 gt_size=self.patches.gt_size,
                 all_voxels=self._check == "full" or self.cache.is_lasting,
                 skips=self.on_error == "skip",
-                build=lambda indices: self._build(indices, progress=True),
+                build=lambda indices: self.cache.build(indices, progress=True),
             )
         findings.refuse()
 
@@ -317,10 +306,9 @@ class VolumeDataset:
         making, paths = self.volumes.making, self.volumes.paths(0)
         made = f"{making.profile} slices of thickness {making.thickness:g}" if making.slice_profile else making.profile
         lq = f"lq {paths['lq']}" if self.volumes.files.lq else f"lq made by {made}"
-        cache = self.cache  # decides the note
         return (
             f"{self.title}: {len(self)} volumes, first gt {paths['gt']}, {lq}; {making.normalization}; "
-            f"augmentation {self.patches.augment.describe()}; cache {self._cache_note or cache.folder}"
+            f"augmentation {self.patches.augment.describe()}; cache {self.cache.note}"
         )
 
 

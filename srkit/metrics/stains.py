@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -43,8 +43,27 @@ def stain_density(image: np.ndarray, data_range: float, stain: Stain) -> np.ndar
     return np.asarray(rgb2hed(np.clip(image / data_range, _DARKEST, 1))[..., [_COLUMN[stain]]])
 
 
+class _OfStain:
+    """Two pictures' densities of one stain, compared by another metric.
+
+    Args:
+        stain: haematoxylin (nuclei) or eosin (the rest).
+    """
+
+    better: Literal["higher", "lower"] = "higher"
+    _metric: ClassVar[type[PSNR] | type[SSIM]]
+
+    def __init__(self, stain: Stain) -> None:
+        self.stain: Stain = stain
+
+    def __call__(self, sr: np.ndarray, gt: np.ndarray, data_range: float) -> float:
+        require_pair(sr, gt, metric=f"{type(self).__name__}({self.stain})")
+        ours, truth = (stain_density(image, data_range, self.stain) for image in (sr, gt))
+        return self._metric()(ours, truth, stain_range(self.stain))
+
+
 @METRICS.register()
-class StainPSNR:
+class StainPSNR(_OfStain):
     """PSNR in dB of one stain's density; the range is the largest density a picture can hold (see `stain_range`).
 
     Args:
@@ -53,19 +72,11 @@ class StainPSNR:
     Shape: `sr` and `gt` (H, W, 3), equal. Raises: DataError for other shapes.
     """
 
-    better: Literal["higher", "lower"] = "higher"
-
-    def __init__(self, stain: Stain) -> None:
-        self.stain: Stain = stain
-
-    def __call__(self, sr: np.ndarray, gt: np.ndarray, data_range: float) -> float:
-        require_pair(sr, gt, metric=f"StainPSNR({self.stain})")
-        ours, truth = (stain_density(image, data_range, self.stain) for image in (sr, gt))
-        return PSNR()(ours, truth, stain_range(self.stain))
+    _metric = PSNR
 
 
 @METRICS.register()
-class StainSSIM:
+class StainSSIM(_OfStain):
     """SSIM of one stain's density, window and constants as SSIM, range as StainPSNR.
 
     Args:
@@ -74,12 +85,4 @@ class StainSSIM:
     Shape: `sr` and `gt` (H, W, 3), equal, 11 or more along both axes. Raises: DataError for other shapes.
     """
 
-    better: Literal["higher", "lower"] = "higher"
-
-    def __init__(self, stain: Stain) -> None:
-        self.stain: Stain = stain
-
-    def __call__(self, sr: np.ndarray, gt: np.ndarray, data_range: float) -> float:
-        require_pair(sr, gt, metric=f"StainSSIM({self.stain})")
-        ours, truth = (stain_density(image, data_range, self.stain) for image in (sr, gt))
-        return SSIM()(ours, truth, stain_range(self.stain))
+    _metric = SSIM
