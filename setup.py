@@ -10,21 +10,24 @@ lines = [line.split("#")[0].strip() for line in (here / "requirements.txt").read
 requirements = [line for line in lines if line]
 medical = [r for r in requirements if re.match(r"nibabel|torchio", r)]  # heavy, and needed for volumes only
 wsi = ["openslide-python>=1.4", "openslide-bin>=4.0"]  # whole slides; the second is the library itself
-export = ["onnx>=1.20", "onnxscript>=0.7", "onnxruntime>=1.26", "safetensors"]  # 110 MB
+export = ["onnx>=1.20", "onnxscript>=0.7", "onnxruntime>=1.26"]  # 110 MB
 report = ["matplotlib>=3.10", "jinja2>=3.1"]  # pages and figures
+demo = ["gradio>=6.31"]  # the page of `srkit demo`; brings its web server
 extras = {
     "medical": medical,
     "lmdb": ["lmdb>=1.4"],
-    "community": ["spandrel>=0.4", "safetensors"],  # networks and weights of others
+    "community": ["spandrel>=0.4"],  # networks and weights of others
     "wsi": wsi,
     "export": export,  # networks for other programs
     "report": report,
+    "demo": demo,
     "metrics": ["lpips>=0.1.4", "DISTS-pytorch>=0.1"],  # their heads; trunks are files of their own
     "dev": [
         *medical,
         *wsi,
         *export,
         *report,
+        *demo,
         "lmdb>=1.4",
         "pytest>=8",
         "pytest-timeout",
@@ -45,7 +48,7 @@ setup(
     license="MIT",
     python_requires=">=3.11",
     packages=find_packages(include=["srkit", "srkit.*"]),
-    package_data={"srkit": ["py.typed"], "srkit.report": ["*.j2"]},
+    package_data={"srkit": ["py.typed"], "srkit.models": ["*.safetensors", "*.md"], "srkit.report": ["*.j2"]},
     install_requires=[r for r in requirements if r not in medical],
     extras_require=extras,
     entry_points={

@@ -18,26 +18,42 @@ from __future__ import annotations
 import argparse
 import copy
 import itertools
+import json
 import statistics
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
+from fractions import Fraction
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import numpy as np
 import torch
 import yaml
-from benchmark_overhead import open_trainer, print_report, timed, write_pairs
 from torch import Tensor, nn
 
 from srkit.engine.experiment import environment
 from srkit.engine.recipes import Adversarial, Scene, image_terms
 from srkit.engine.trainer import Trainer
 from srkit.engine.transfer import Batch
+from srkit.imaging.files import write_image
+from srkit.imaging.resize import imresize
+from srkit.options import load_options
+from srkit.tools.benchmarking.stages import timed
+from srkit.tools.measuring import trial
 
 SCALE = 4
 RESIDENT = 8  # different batches, in turn
+
+
+def write_pairs(folder: Path, scale: int) -> None:
+    """Sixteen pairs of noise, gt of 256 pixels."""
+    draw = np.random.default_rng(0)
+    for index in range(16):
+        gt = draw.integers(0, 256, (256, 256, 3)).astype(np.uint8)
+        write_image(folder / f"gt/{index}.png", gt)
+        write_image(folder / f"lq/{index}.png", imresize(gt, Fraction(1, scale)))
 
 
 def make_run(folder: Path, flags: argparse.Namespace) -> Path:
@@ -143,9 +159,14 @@ class Counter:
 
 
 def measure(folder: Path, flags: argparse.Namespace) -> dict[str, object]:
-    trainer, experiment = open_trainer(folder, make_run(folder, flags))
+    with trial(load_options(make_run(folder, flags), mode="train")) as (_, trainer):
+        return compare(trainer, flags)
+
+
+def compare(trainer: Trainer, flags: argparse.Namespace) -> dict[str, object]:
+    """Both loops in turn on the same resident batches."""
     resident = list(itertools.islice(trainer.batches, RESIDENT))
-    trainer.close()
+    trainer.batches.close()
     trainer.batches = (batch for batch in itertools.cycle(resident))
     field = FieldLoop(trainer, itertools.cycle(resident))
     forwards = {"srkit": Counter(trainer.networks["network_d"]), "field": Counter(field.networks["network_d"])}
@@ -156,8 +177,6 @@ def measure(folder: Path, flags: argparse.Namespace) -> dict[str, object]:
         times["srkit"].append(timed(trainer.train_step, flags.chunk, trainer.group.device))
         losses["field"].append(field.means(flags.chunk))
         losses["srkit"].append(trainer.meter.read(trainer.group)[0])
-    trainer.log.close()
-    experiment.close()
     iterations = flags.pairs * flags.chunk
     together = list(zip(times["srkit"], times["field"], strict=True))
     return {
@@ -196,7 +215,11 @@ def main() -> None:
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--out", type=Path)
     flags = parser.parse_args()
-    print_report(measure, flags)
+    with tempfile.TemporaryDirectory() as temporary:
+        text = json.dumps(measure(Path(temporary), flags), indent=1)
+    print(text)
+    if flags.out:
+        flags.out.write_text(text + "\n")
 
 
 if __name__ == "__main__":

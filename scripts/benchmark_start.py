@@ -19,9 +19,30 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmark_overhead import make_run
+import yaml
+from benchmark_gan import write_pairs
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def make_run(folder: Path) -> Path:
+    """Synthetic pairs and an option file of a small training on them that never validates or saves."""
+    write_pairs(folder, 2)
+    content = {
+        "name": "start", "model_type": "SRModel", "scale": 2, "num_gpu": "auto",
+        "datasets": {"train": {
+            "type": "PairedImageDataset", "dataroot_gt": f"{folder}/gt", "dataroot_lq": f"{folder}/lq", "gt_size": 96,
+            "use_hflip": True, "use_rot": True, "batch_size_per_gpu": 4, "num_worker_per_gpu": 0,
+            "cache_dir": f"{folder}/cache"}},
+        "network_g": {"type": "EDSR", "num_feat": 16, "num_block": 4},
+        "path": {"experiments_root": f"{folder}/experiments"},
+        "train": {"total_iter": 10**9, "ema_decay": 0.999, "precision": "fp32",
+                  "optim_g": {"type": "Adam", "lr": 1e-4, "betas": [0.9, 0.99]}, "pixel_opt": {"type": "L1Loss"}},
+        "logger": {"print_freq": 1, "save_checkpoint_freq": 10**9, "use_tb_logger": False},
+    }  # fmt: skip
+    path = folder / "start.yml"
+    path.write_text(yaml.safe_dump(content))
+    return path
 
 
 def seconds(command: list[str], until: Path | None = None) -> float:
@@ -42,15 +63,12 @@ def main() -> None:
     runs = parser.parse_args().runs
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        size = {"gt_size": 96, "batch": 4, "workers": 0, "feat": 16, "block": 4, "precision": "fp32"}
-        options = make_run(folder, argparse.Namespace(**size))
-        text = options.read_text()
-        options.write_text(text.replace("print_freq: 100", "print_freq: 1"))
+        options = make_run(folder)
         wrong = folder / "wrong.yml"
-        wrong.write_text(text.replace("num_block", "num_blocks"))
+        wrong.write_text(options.read_text().replace("num_block", "num_blocks"))
         times: dict[str, list[float]] = {"import torch": [], "first iteration": [], "option mistake": []}
         for run in range(runs + 1):
-            name = f"overhead_{run}"
+            name = f"start_{run}"
             train = [sys.executable, str(ROOT / "srkit/train.py"), "-opt", str(options), "--force_yml", f"name={name}"]
             taken = {
                 "import torch": seconds([sys.executable, "-c", "import torch"]),

@@ -1,9 +1,13 @@
 """Kills trainings at random moments and checks that each, resumed, ends exactly as one that was never interrupted.
 
-    python scripts/soak_kill.py [--trials 20] [--seed 0]
+    python scripts/soak_kill.py [--trials 200] [--minutes M] [--seed 0]
 
-Prints one line a trial and ends with 1 when any end differs: weights, averages, optimizer, best values, random states
-and every logged loss must be equal to the bit.
+Half of the trials get SIGKILL at a random time; the others die at a named place: in an iteration, in a validation, or at
+a stage of a save. Prints one line a trial, then a table by kind, and ends with 1 when any trial failed: a checkpoint that
+is not found whole, more than two save intervals lost, or an end that differs. Weights, averages, optimizer, best values,
+random states and every logged loss must be equal to the bit.
+
+Trainings are forks of this process, which has everything imported: a kill costs one second and not ten.
 """
 
 from __future__ import annotations
@@ -11,70 +15,164 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
+from collections import defaultdict
+from dataclasses import dataclass, field
 from pathlib import Path
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; one thread also makes forking safe
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
+import cv2
 import numpy as np
-from tiny import command, end_state, equal, options, pictures, write_options
+from tiny import end_state, equal, options, pictures, write_options
 
-TOTAL = 120
+import srkit.train_run  # noqa: F401 - what a child would import
+from srkit.engine.checkpoint import CheckpointStore
+from srkit.train import main as train
+
+TOTAL, INTERVAL, VALIDATION = 60, 10, 15
+SAVES = TOTAL // INTERVAL
+STAGES = {  # place -> how often a whole run passes it
+    "train.step": TOTAL,
+    "train.update": TOTAL,
+    "validation": TOTAL // VALIDATION * 4,
+    "save.after_networks": SAVES,
+    "save.before_manifest": SAVES,
+    "save.before_rename": SAVES,
+    "save.after_rename": SAVES,
+    "save.before_prune": SAVES,
+    "save.in_prune": SAVES - 3,
+    "save.before_export": SAVES,
+}
+
+
+@dataclass
+class Count:
+    """What became of the trials of one kind."""
+
+    tried: int = 0
+    survived: int = 0
+    lost: list[int] = field(default_factory=list)
+    back_s: list[float] = field(default_factory=list)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=20)
+    parser.add_argument("--trials", type=int, default=200)
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="no new trial begins after this time")
     parser.add_argument("--seed", type=int, default=0)
     flags = parser.parse_args()
-    os.environ["OMP_NUM_THREADS"] = "1"
+    cv2.setNumThreads(1)
     draw = np.random.default_rng(flags.seed)
-    equal_ends = 0
+    counts: dict[str, Count] = defaultdict(Count)
+    began = time.monotonic()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         pictures(folder / "data")
+        os.chdir(folder)
+        warm_up(folder)
+        whole_s = {}
         for workers in (0, 2):
-            whole = finish(folder, f"whole_{workers}", workers)[0]
-            for trial in range(flags.trials // 2):
-                name = f"killed_{workers}_{trial}"
-                lived = draw.uniform(0.5, 1.0) * whole
-                process = command("-opt", option_file(folder, name, workers), cwd=folder)
-                time.sleep(lived)
-                process.kill()
-                process.communicate()
-                states = sorted(p.name for p in (folder / f"experiments/{name}/training_states").glob("iter_*"))
-                finish(folder, name, workers, "--auto_resume")
-                a, b = (end_state(folder / f"experiments/{n}", TOTAL) for n in (f"whole_{workers}", name))
-                same = all(equal(x, y) for x, y in zip(a, b, strict=True))
-                equal_ends += same
-                print(
-                    f"{name}: killed after {lived:.2f} s, checkpoints {states}, end {'equal' if same else 'DIFFERENT'}",
-                    flush=True,
-                )
-                shutil.rmtree(folder / f"experiments/{name}")
-    trials = flags.trials // 2 * 2
-    print(f"{equal_ends} of {trials} ends equal to the bit")
-    return 0 if equal_ends == trials else 1
+            at = time.monotonic()
+            ended(start(folder, f"whole_{workers}", workers), expected=0)
+            whole_s[workers] = time.monotonic() - at
+        for trial in range(flags.trials):
+            if time.monotonic() - began > 60 * flags.minutes:
+                break
+            workers = (0, 0, 2)[trial % 3]
+            kind, note = one(folder, f"killed_{trial}", workers, trial, whole_s[workers], draw, counts)
+            print(f"{trial:4d} {workers} workers, {kind}: {note}", flush=True)
+    print(f"\n{'killed':24s} tried survived  lost iterations (mean, most)  seconds to finish the rest")
+    for kind, count in counts.items():
+        lost, back = np.array(count.lost or [0]), np.array(count.back_s or [0])
+        print(
+            f"{kind:24s} {count.tried:5d} {count.survived:8d}  {lost.mean():5.1f} {lost.max():5d} {back.mean():28.1f}",
+            flush=True,
+        )
+    tried, survived = (sum(getattr(c, n) for c in counts.values()) for n in ("tried", "survived"))
+    print(f"{tried} killed, {survived} ended equal to the bit, in {(time.monotonic() - began) / 60:.1f} minutes")
+    return 0 if survived == tried else 1
 
 
-def option_file(folder: Path, name: str, workers: int) -> Path:
-    data = options(
-        folder, name=name, train__total_iter=TOTAL, train__scheduler__milestones=[80], val__val_freq=30,
-        datasets__train__num_worker_per_gpu=workers, logger__save_checkpoint_freq=10,
-    )  # fmt: skip
-    return write_options(folder, data, f"{name}.yml")
-
-
-def finish(folder: Path, name: str, workers: int, *flags: str) -> tuple[float, str]:
+def one(
+    folder: Path, name: str, workers: int, trial: int, whole_s: float, draw: np.random.Generator, counts: dict[str, Count]
+) -> tuple[str, str]:
+    """Kills one training and finishes it; returns what killed it and what came of that."""
+    experiment = folder / f"experiments/{name}"
+    if trial % 2:
+        kind = list(STAGES)[trial // 2 % len(STAGES)]
+        fault = f"{kind}:{draw.integers(1, STAGES[kind] + 1)}"
+        child, wanted = start(folder, name, workers, fault=fault), 86
+    else:
+        kind = "at a random time"
+        child, wanted = start(folder, name, workers), -signal.SIGKILL
+        time.sleep(draw.uniform(0.05, 1.0) * whole_s)
+        os.kill(child, signal.SIGKILL)
+    code = ended(child)
+    if code != wanted:  # it ended before the blow fell
+        shutil.rmtree(experiment, ignore_errors=True)
+        return kind, f"ended with {code} before it was killed; not counted"
+    count = counts[kind]
+    count.tried += 1
+    store = CheckpointStore(experiment / "training_states")
+    found, notes = store.newest_valid()
+    records = experiment / "records.jsonl"
+    reached = records.read_text().count('"kind": "train"') if records.exists() else 0
+    kept = int(found.name.removeprefix("iter_")) if found else 0
+    count.lost.append(max(0, reached - kept))
     began = time.monotonic()
-    process = command("-opt", option_file(folder, name, workers), *flags, cwd=folder)
-    out, _ = process.communicate(timeout=120)
-    if process.returncode != 0:
-        sys.exit(out)
-    return time.monotonic() - began, out
+    code = ended(start(folder, name, workers, "--auto_resume"))
+    count.back_s.append(time.monotonic() - began)
+    whole = end_state(folder / f"experiments/whole_{workers}", TOTAL)
+    is_same = code == 0 and equal(whole, end_state(experiment, TOTAL))
+    is_good = is_same and not notes and reached - kept < 2 * INTERVAL
+    count.survived += is_good
+    note = f"reached {reached}, went on from {kept}, end {'equal' if is_same else f'DIFFERENT (code {code})'} {notes or ''}"
+    if is_good:
+        shutil.rmtree(experiment)
+    return kind, note if is_good else f"{note}\n{(folder / f'{name}.out').read_text()[-3000:]}"
+
+
+def warm_up(folder: Path) -> None:
+    """A training in this process: what is imported when first needed is then there for every fork."""
+    data = options(folder, name="warm_up", train__total_iter=2, val__val_freq=2, logger__save_checkpoint_freq=2)
+    if train(["-opt", str(write_options(folder, data, "warm_up.yml"))]) != 0:
+        sys.exit("the training does not run at all")
+
+
+def start(folder: Path, name: str, workers: int, *flags: str, fault: str = "") -> int:
+    """A training in a fork of this process; its pid."""
+    data = options(
+        folder, name=name, train__total_iter=TOTAL, train__scheduler__milestones=[40], val__val_freq=VALIDATION,
+        datasets__train__num_worker_per_gpu=workers, logger__save_checkpoint_freq=INTERVAL,
+    )  # fmt: skip
+    path = write_options(folder, data, f"{name}.yml")
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        log = os.open(folder / f"{name}.out", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.environ["SRKIT_FAULT"] = fault
+        code = int(train(["-opt", str(path), *flags]))
+    finally:
+        os._exit(code)
+
+
+def ended(child: int, expected: int | None = None) -> int:
+    """Exit code of a child; minus the signal's number when one ended it."""
+    _, status = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(status)
+    if expected is not None and code != expected:
+        sys.exit(f"an undisturbed training ended with {code}")
+    return code
 
 
 if __name__ == "__main__":

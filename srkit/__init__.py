@@ -24,6 +24,8 @@ def load(
     arch: str | None = None,
     arch_options: Mapping[str, Any] | None = None,
     scale: int | Sequence[int] | None = None,
+    color: Literal["rgb", "y", "y_full"] | None = None,
+    intensity: Literal["percentiles", "zscore", "easysr_g1", "easysr_g2"] | None = None,
     imports: Sequence[str] = (),
 ) -> Upscaler:
     """A trained network as a function of arrays: `srkit.load("net_g_latest.pth")(picture)`.
@@ -38,6 +40,8 @@ def load(
         ensemble: Take the mean over all flips, of pictures over quarter turns too.
         weights: Which of the two an own file has; None takes params_ema where there is one.
         arch, arch_options, scale: The network of a file that does not say it: "RRDBNet", {"num_block": 23}, 4.
+        color: What pictures of a file that does not say it were read as: RGB, or luma of limited or full range.
+        intensity: How volumes of a file that does not say it were normalised.
         imports: Modules or .py files that define networks. This runs them.
 
     Raises: WeightsError for a file that cannot be used; RefusedError where it and the arguments do not fit.
@@ -56,6 +60,8 @@ def load(
         arch=arch,
         arch_options=arch_options or {},
         scale=numbers(scale),
+        color=color,
+        intensity=intensity,
         imports=tuple(imports),
     )
     run = RunSettings(

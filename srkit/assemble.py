@@ -23,6 +23,7 @@ from srkit.engine.precision import Precision, choose_precision
 from srkit.engine.restorer import Restorer
 from srkit.engine.saving import Saver, restore_snapshot
 from srkit.engine.stopping import StopRequest
+from srkit.engine.sync_batchnorm import share_batchnorm
 from srkit.engine.trainer import Trainer
 from srkit.engine.transfer import Normalization
 from srkit.engine.validation import Validation
@@ -51,13 +52,17 @@ def build_parts(options: Options, group: Group) -> Parts:
     """Builds data and networks. Raises DataError, WeightsError, RefusedError for what cannot work."""
     assert options.train is not None
     item = options.datasets["train"]
+    if options.train.compile:
+        build.require_compiler(group.device)
     build.build_metrics(options)  # a wrong name is said before pictures are decoded
     dataset = build.build_dataset(item, options.scale)
     per_update = item.batch_size_per_gpu * group.world_size
+    processes = f" ({item.batch_size_per_gpu} for each of {group.world_size} processes)" if group.is_distributed else ""
     if build.epoch_length(dataset, item) < per_update:
         raise DataError(
             f"datasets.train: {len(dataset)} pictures x dataset_enlarge_ratio {item.dataset_enlarge_ratio} are fewer than "
-            f"one batch of {per_update}; add pictures, raise dataset_enlarge_ratio or lower batch_size_per_gpu"
+            f"one batch of {per_update}{processes}; add pictures, raise dataset_enlarge_ratio or lower batch_size_per_gpu"
+            + (" or the number of processes" if processes else "")
         )
     build.seed_networks(options.manual_seed)
     networks = {
@@ -100,7 +105,7 @@ def load_pretrained(
         *((f"network_g.{n}", inner[n], given, None, True) for n, given in path.pretrain_parts.items()),
         ("network_d", parts.networks.get("network_d"), path.pretrain_network_d, path.param_key_d, path.strict_load_d),
     ):
-        file = build.absolute(given)
+        file = build.model_path(given, promised)
         if file is None or learner is None or (only is not None and name.partition(".")[0] not in only):
             continue
         if file in promised and not file.exists():
@@ -179,6 +184,8 @@ def assemble(
     """The trainer, at iteration 0 or where `snapshot` left it; `ignored` networks are not taken from it."""
     options, train, item = parts.options, parts.train, parts.options.datasets["train"]
     networks = {name: build.place(network, group.device) for name, network in parts.networks.items()}
+    if train.sync_batchnorm and group.is_distributed and not sum(map(share_batchnorm, networks.values())):
+        logger.warning("train.sync_batchnorm: has no effect, for no network has batch normalisation")
     name, note = choose_precision(train.precision, train.use_amp, group.device)
     if note:
         logger.warning(note)
@@ -207,7 +214,7 @@ def assemble(
         options.logger.save_checkpoint_freq,
         options.logger.prune_weights,
     )
-    learners = {n: build.compiled(net) if train.compile else net for n, net in networks.items()}
+    learners = {n: build.compiled(net, train.compile) if train.compile else net for n, net in networks.items()}
     # Only the generator: DDP expects one forward a step, and a discriminator judges twice.
     learners["network_g"] = group.wrap(learners["network_g"])
     precision = Precision(name, group.device)

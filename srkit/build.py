@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
 import inspect
+import json
 import logging
+import os
+import shutil
 import traceback
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Container, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +27,7 @@ from srkit.data.loader import HostBatch, train_batches
 from srkit.data.mixed_scales import MixedScales
 from srkit.engine.distributed import Group
 from srkit.engine.evaluator import EvalSet, NamedMetric, check_metrics
+from srkit.engine.memory import free_bytes
 from srkit.engine.optim import OptimizerStep
 from srkit.engine.precision import Precision
 from srkit.engine.recipes import Recipe, RecipeParts, WeightedLoss
@@ -29,6 +35,7 @@ from srkit.engine.schedules import Schedule, constant, cosine_restart, multi_ste
 from srkit.engine.transfer import Batch, Finish, Normalization, in_background, on_side_stream, to_device
 from srkit.errors import OptionError, RefusedError, SrkitError, did_you_mean
 from srkit.metrics.protocol import custom_protocol, protocol_named
+from srkit.models import found
 from srkit.options import DatasetOptions, Options
 from srkit.options.schema import LossOptions
 from srkit.registry import ARCHS, DATASETS, LOSSES, METRICS, RECIPES, Registry
@@ -105,13 +112,34 @@ def place(network: nn.Module, device: torch.device) -> nn.Module:
     return network
 
 
-def compiled(network: nn.Module) -> nn.Module:
+def compiled(network: nn.Module, mode: Literal["default", "max-autotune"]) -> nn.Module:
     """A compiled module over the same weights. The bare one stays to be saved and validated: `_orig_mod.` then reaches no
     file, and pictures of many sizes do not compile anew."""
     # Two turns walk back through one forward pass, so what it saved must outlive the first of them.
     torch._functorch.config.donated_buffer = False
-    module: nn.Module = torch.compile(network)  # type: ignore[assignment]
+    # The plain max-autotune also records CUDA graphs, whose buffers the discriminator's pass would overwrite.
+    modes = {"default": "default", "max-autotune": "max-autotune-no-cudagraphs"}
+    module: nn.Module = torch.compile(network, mode=modes[mode])  # type: ignore[assignment]
     return module
+
+
+def require_compiler(device: torch.device) -> None:
+    """RefusedError when torch.compile has nothing to compile with here; torch itself would say so in the first iteration."""
+    wish = "train.compile: torch.compile on this device needs"
+    if device.type == "cuda":
+        capability = torch.cuda.get_device_capability(device)
+        if capability < (7, 0):
+            found = ".".join(map(str, capability))
+            raise RefusedError(f"{wish} compute capability 7.0, found {found}; set train.compile: false")
+        if importlib.util.find_spec("triton") is None:
+            raise RefusedError(
+                f"{wish} the package triton, which is not installed; install it, or set train.compile: false"
+            )
+    elif not any(shutil.which(name) for name in (os.environ.get("CXX"), "g++", "clang++", "cl") if name):
+        raise RefusedError(
+            f"{wish} a C++ compiler, found none (g++, clang++, $CXX); install one, or set train.compile: false, which costs "
+            "next to nothing on a CPU"
+        )
 
 
 def build_network(name: str, given: Mapping[str, Any], scale: tuple[int, ...]) -> nn.Module:
@@ -190,18 +218,37 @@ def build_metrics(options: Options) -> tuple[NamedMetric, ...]:
             raise OptionError(str(options.source), [f"val.protocol: {error}"]) from None
         inside = protocol.mask == "whole-and-inside"
         chosen = [(name, construct(METRICS, name, {}, {})) for name in ("PSNR", "SSIM", *(["NRMSE"] if inside else []))]
-        whole = [NamedMetric(name.lower(), metric, protocol, metric.better) for name, metric in chosen]
+        whole = [NamedMetric(name.lower(), m, protocol, m.better, told=_metric_told(m, {})) for name, m in chosen]
         masked = [replace(m, name=f"{m.name}_mask", region="mask") for m in whole] if inside else []
         return (*whole, *masked)
-    named = []
+    named, problems = [], []
     for name, item in options.val.metrics.items():
         metric = construct(METRICS, item.type, item.options, {})
-        edges = getattr(metric, "compares", "pictures") == "edges"
+        compares = getattr(metric, "compares", "pictures")
         axes: Literal[2, 3] = 3 if len(options.scale) == 3 else 2
-        protocol = custom_protocol(item.crop_border, item.test_y_channel, edges, axes)
+        if item.region == "mask" and (compares == "lq" or not hasattr(metric, "inside")):
+            problems.append(f"val.metrics.{name}.region: {item.type} cannot be measured inside a mask; remove it")
+        try:
+            protocol = custom_protocol(item.crop_border, item.test_y_channel, compares == "edges", axes)
+        except RefusedError as error:
+            problems.append(f"val.metrics.{name}: {error}")
+            continue
         better = str(item.better or getattr(metric, "better", "higher"))
-        named.append(NamedMetric(name, metric, protocol, better, item.region, item.erode))
+        told = _metric_told(metric, item.options)
+        named.append(NamedMetric(name, metric, protocol, better, item.region, item.erode, told))
+    if problems:
+        raise OptionError(str(options.source), problems)
     return tuple(named)
+
+
+def _metric_told(metric: Any, given: Mapping[str, Any]) -> str:
+    """Its type and every option; of an option that names a file, what is in the file."""
+    defaults = {n: p.default for n, p in inspect.signature(type(metric)).parameters.items()}
+    values = {}
+    for name, value in {**defaults, **given}.items():
+        file = Path(value).expanduser() if isinstance(value, str) else None
+        values[name] = hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file and file.is_file() else value
+    return f"{type(metric).__name__}({', '.join(f'{name}={value}' for name, value in values.items())})"
 
 
 def build_eval_sets(options: Options, known: Mapping[str, str] | None = None) -> list[EvalSet]:
@@ -233,6 +280,14 @@ def build_eval_sets(options: Options, known: Mapping[str, str] | None = None) ->
                 sets.append(EvalSet(label, part, metrics, scale, item.num_worker_per_gpu))
                 check_metrics(sets[-1])
     return sets
+
+
+def reading(options: Options, item: EvalSet) -> str:
+    """Hash of how a set is read: its section of the option file, and names and sizes of its files."""
+    names = {section.name or phase: section for phase, section in options.datasets.items()}
+    section = names[item.name] if item.name in names else names[item.name.rpartition("_x")[0]]  # one of its scales
+    told = json.dumps([section.model_dump(mode="json"), item.scale, fingerprint(item.dataset)], sort_keys=True)
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -334,11 +389,32 @@ def epoch_length(dataset: Any, item: DatasetOptions) -> int:
     return len(dataset) * item.dataset_enlarge_ratio
 
 
+def hold(item: DatasetOptions, dataset: Any, group: Group) -> bool:
+    """Puts a training set with `cache: device` into the device's memory. False, and a line, where that cannot be."""
+    if item.options.get("cache") != "device":
+        return False
+    room = free_bytes(group.device) / 2 / (group.world_size if group.device.type == "cpu" else 1)
+    why = (
+        dataset.hold(group.device, room) if hasattr(dataset, "hold") else "of several scales (scales) none can be held"
+    )
+    if why:
+        _log.warning("datasets.train.cache: device is not possible here: %s; crops are read as with cache: auto", why)
+    else:
+        _log.info("datasets.train: the whole set lies in the memory of %s", group.device)
+    return not why
+
+
 def build_batches(
-    options: Options, dataset: Any, group: Group, normalization: Normalization, start_sample: int
+    options: Options,
+    dataset: Any,
+    group: Group,
+    normalization: Normalization,
+    start_sample: int,
+    moving: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> Generator[Batch]:
-    """Endless micro-batches on the device, from global sample `start_sample` on."""
+    """Endless micro-batches on the device, from global sample `start_sample` on; each is moved there inside `moving()`."""
     item = options.datasets["train"]
+    is_resident = hold(item, dataset, group)
     host: Generator[HostBatch] = train_batches(
         dataset,
         seed=options.manual_seed,
@@ -348,7 +424,7 @@ def build_batches(
         start_sample=start_sample,
         rank=group.rank,
         world_size=group.world_size,
-        num_workers=item.num_worker_per_gpu,
+        num_workers=0 if is_resident else item.num_worker_per_gpu,  # nothing is left for them to read
         pin_memory=item.pin_memory and group.device.type == "cuda",
         persistent_workers=item.persistent_workers,
         on_error=getattr(dataset, "on_error", "raise"),
@@ -359,7 +435,8 @@ def build_batches(
         host = in_background(host, item.num_prefetch_queue or 1)
 
     def move(batch: HostBatch) -> Batch:
-        return to_device(batch, group.device, normalization, finish_of(dataset))
+        with moving():
+            return to_device(batch, group.device, normalization, finish_of(dataset))
 
     with closing(host):
         if item.prefetch_mode == "cuda" and group.device.type == "cuda":
@@ -391,3 +468,15 @@ def seed_networks(seed: int) -> None:
 def absolute(path: str | None) -> Path | None:
     """Option paths are relative to the current directory."""
     return Path(path).expanduser().resolve() if path else None
+
+
+def model_path(path: str | None, promised: Container[Path] = ()) -> Path | None:
+    """Where a model file lies: `absolute`, or inside srkit for the name of a model that comes with it.
+
+    Args:
+        promised: Files that will be there when they are needed.
+
+    Raises: WeightsError for a bare word that is neither a file nor such a name.
+    """
+    full = absolute(path)
+    return full if path is None or full in promised else found(Path(path).expanduser()).resolve()

@@ -38,6 +38,7 @@ def load_all(
 
 def guarded(work: Callable[[], ExitCode]) -> ExitCode:
     """Runs a command. Foreseen errors print one message; a bug prints its traceback; neither ends with 0."""
+    _open_streams()
     try:
         return work()
     except SrkitError as error:
@@ -54,6 +55,20 @@ def guarded(work: Callable[[], ExitCode]) -> ExitCode:
         traceback.print_exc()
         print("\nsrkit: this is a bug; please report it with the lines above", file=sys.stderr, flush=True)
         return ExitCode.BUG
+
+
+def _open_streams() -> None:
+    """Gives a process that was started with closed streams (`>&-`) ones that lead nowhere.
+
+    Else the next file to be opened would get the number 1 or 2, and what is printed would be written into it.
+    """
+    for name, descriptor in (("stdin", 0), ("stdout", 1), ("stderr", 2)):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_RDWR), descriptor)
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(descriptor, "r" if descriptor == 0 else "w", closefd=False))
 
 
 _STOPS = {ExitCode.INTERRUPTED, ExitCode.TERMINATED, ExitCode.REQUEUE, ExitCode.TIME_LIMIT}

@@ -91,6 +91,12 @@ def _add_run(group: Any) -> None:
     )
     group.add_argument("--ensemble", action="store_true", help="mean over 8 flips and turns: better, 8 times slower")
     group.add_argument(
+        "--confidence",
+        type=Path,
+        metavar="FILE",
+        help="of `srkit calibrate`: write a map of how far the truth may be from each result, which is then the --ensemble one",
+    )
+    group.add_argument(
         "--tile", type=_as("auto, none, N or N,M[,K]", tile_of), default="auto", help="lq pixels a tile sees"
     )
     group.add_argument(
@@ -223,6 +229,7 @@ def main(argv: Sequence[str] | None = None) -> ExitCode:
             device=flags.device,
             precision=flags.precision,
             ensemble=flags.ensemble,
+            confidence=flags.confidence,
             tile=flags.tile,
             overlap=flags.overlap,
             blend=flags.blend,

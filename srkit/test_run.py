@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -15,7 +14,7 @@ from srkit import build
 from srkit.data.forms import PictureForm, VolumeForm
 from srkit.engine.checkpoint import write_atomically
 from srkit.engine.distributed import Group, join_group
-from srkit.engine.evaluator import EvalSet, Evaluator, Row, SetResult
+from srkit.engine.evaluator import EvalSet, Evaluator, NamedMetric, Row, SetResult
 from srkit.engine.experiment import archive, environment
 from srkit.engine.log import logger, start_console, start_log_file, timestamp
 from srkit.engine.model_file import ModelFile, read_model
@@ -53,7 +52,12 @@ def test_phases(
     """
     dist = phases[0].dist_params
     group, note = join_group(
-        launcher, phases[0].num_gpu, backend=dist.backend, port=dist.port, timeout_s=dist.timeout_s
+        launcher,
+        phases[0].num_gpu,
+        backend=dist.backend,
+        port=dist.port,
+        timeout_s=dist.timeout_s,
+        join_timeout_s=dist.join_timeout_s,
     )
     start_console(group.is_main)
     if note:
@@ -130,16 +134,23 @@ def _test_set(
 def reusable(
     folder: Path, about: Mapping[str, Any], sets: Mapping[str, EvalSet]
 ) -> tuple[dict[str, list[Row]], dict[str, Any]]:
-    """Rows that a new test would make again: of the same set (options, names and sizes), protocol and, of a network, the
-    same weights run in the same way. With them the earlier metrics.json."""
+    """Rows that a new test would make again: of the same set (options, names and sizes), metric (with its options) and
+    protocol and, of a network, the same weights run in the same way. With them the earlier metrics.json."""
     rows, earlier = read_parts(folder)
     models = {n for n, told in about["models"].items() if earlier.get("models", {}).get(n) == told}
-    same_run = all(earlier.get(key) == about[key] for key in ("scale", "precision", "tile", "tile_overlap"))
+    same_run = all(
+        earlier.get(key) == about[key] for key in ("scale", "precision", "tile", "tile_overlap", "network_g")
+    )
     kept: dict[str, list[Row]] = {}
     for name, item in sets.items():
         if earlier.get("read", {}).get(name) != about["read"][name]:
             continue
-        protocols = {m.name: f"{m.protocol.name}#{m.protocol.hash}" for m in item.metrics}
+        measures = earlier.get("measures", {})
+        protocols = {
+            m.name: f"{m.protocol.name}#{m.protocol.hash}"
+            for m in item.metrics
+            if measures.get(m.name) == about["measures"][m.name]
+        }
         kept[name] = [
             row
             for row in rows.get(name, [])
@@ -171,7 +182,7 @@ def load_models(options: Options, group: Group, files: Sequence[str] = ()) -> li
     given = files or ([options.path.pretrain_network_g] if options.path.pretrain_network_g else [])
     if not given:
         raise OptionError(str(options.source), ["path.pretrain_network_g: missing; name the model file to test"])
-    read = [read_model(path, options.path.param_key_g) for f in given if (path := build.absolute(f)) is not None]
+    read = [read_model(path, options.path.param_key_g) for f in given if (path := build.model_path(f)) is not None]
     _require_one_scale(read)
     names = _names(read) if files else [options.name]
     sets: dict[str, list[EvalSet]] = {}
@@ -296,11 +307,13 @@ def _about(options: Options, models: Sequence[Model]) -> dict[str, Any]:
         "name": options.name,
         **(facts[models[0].name] if len(models) == 1 else {}),
         "models": facts,
+        "network_g": {n: part.model_dump(mode="json") for n, part in options.networks.items()}.get("network_g"),
         "scale": list(options.scale),
         "precision": options.val.precision,
         "tile": options.val.tile,
         "tile_overlap": options.val.tile_overlap if options.val.tile else None,
-        "read": {item.name: _reading(options, item) for item in models[0].sets},
+        "measures": {m.name: _measure(m) for m in models[0].sets[0].metrics},
+        "read": {item.name: build.reading(options, item) for item in models[0].sets},
         "environment": environment(),
     }
 
@@ -312,15 +325,13 @@ def _facts(model: Model) -> dict[str, Any]:
         "model_file": str(model.file.path),
         "model_sha256": digest,
         "weights": model.file.key,
+        "read_as": model.file.info.read_as() if model.file.info else {},
         "arch": type(model.restorer.network).__name__,
         "iteration": model.file.info.iteration if model.file.info else None,
     }
 
 
-def _reading(options: Options, item: EvalSet) -> str:
-    """Hash of how the set is read: its section of the option file, and names and sizes of its files."""
-    section = next(
-        s for phase, s in options.datasets.items() if re.fullmatch(rf"{re.escape(s.name or phase)}(_x\d+)?", item.name)
-    )
-    told = json.dumps([section.model_dump(mode="json"), item.scale, build.fingerprint(item.dataset)], sort_keys=True)
-    return hashlib.sha256(told.encode()).hexdigest()[:16]
+def _measure(metric: NamedMetric) -> str:
+    """What a value is of, besides its protocol."""
+    eroded = f", eroded by {metric.erode}" if metric.erode else ""
+    return metric.told + (f" inside the mask{eroded}" if metric.region == "mask" else "")

@@ -17,6 +17,7 @@ from srkit.engine.checkpoint import CheckpointStore
 from srkit.engine.distributed import Group, join_group
 from srkit.engine.experiment import Experiment
 from srkit.engine.log import logger, start_console, start_log_file, timestamp
+from srkit.engine.memory import is_out_of_memory
 from srkit.engine.resuming import Resume, check_same_run, find_resume
 from srkit.engine.seeding import seed_everything
 from srkit.engine.stopping import StopRequest, parse_duration
@@ -43,7 +44,12 @@ def train_phases(phases: Sequence[Options], flags: TrainFlags) -> ExitCode:
     stop = StopRequest(parse_duration(flags.time_limit) if flags.time_limit else None, flags.started)
     dist = phases[0].dist_params
     group, note = join_group(
-        flags.launcher, phases[0].num_gpu, backend=dist.backend, port=dist.port, timeout_s=dist.timeout_s
+        flags.launcher,
+        phases[0].num_gpu,
+        backend=dist.backend,
+        port=dist.port,
+        timeout_s=dist.timeout_s,
+        join_timeout_s=dist.join_timeout_s,
     )
     start_console(group.is_main, flags.debug)
     stop.install()
@@ -138,7 +144,7 @@ def train_phase(options: Options, flags: TrainFlags, group: Group, stop: StopReq
                 logger.info("%s is finished (iteration %s); nothing to do", options.name, f"{trainer.iteration:,}")
             else:
                 announce(parts, trainer, experiment, resume)
-                run(trainer)
+                run(trainer, options.datasets["train"].options.get("gt_size"), options.scale)
         finally:
             iteration = trainer.iteration
             trainer.close()
@@ -154,7 +160,7 @@ def train_phase(options: Options, flags: TrainFlags, group: Group, stop: StopReq
         experiment.close()
 
 
-def run(trainer: Trainer) -> None:
+def run(trainer: Trainer, gt_size: int | Sequence[int] | None, scale: Sequence[int]) -> None:
     """Runs to the end. What breaks on the way still saves the last whole iteration, when it can."""
     try:
         trainer.run()
@@ -163,15 +169,13 @@ def run(trainer: Trainer) -> None:
     except SrkitError:
         emergency_save(trainer)
         raise
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        emergency_save(trainer)
-        batch = trainer.samples_per_iteration // (trainer.accum_iter * trainer.group.world_size)
-        raise OutOfMemoryError(
-            f"out of memory at iteration {trainer.iteration:,}; set datasets.train.batch_size_per_gpu to {max(1, batch // 2)} "
-            f"(now {batch}) with train.accum_iter {trainer.accum_iter * 2} (same batch in all), or lower gt_size; then "
-            "run again with --auto_resume"
-        ) from error
     except Exception as error:
+        if is_out_of_memory(error):
+            emergency_save(trainer)
+            raise OutOfMemoryError(
+                f"out of memory at iteration {trainer.iteration:,}; {less_memory(trainer, gt_size, scale)}; then run again "
+                "with --auto_resume"
+            ) from error
         if trainer.group.is_distributed and ("gloo" in str(error) or isinstance(error, torch.distributed.DistError)):
             raise PeerLostError(
                 f"a process of the group died or stopped answering at iteration {trainer.iteration:,}; start all of them "
@@ -181,6 +185,23 @@ def run(trainer: Trainer) -> None:
         raise
 
 
+def less_memory(trainer: Trainer, gt_size: int | Sequence[int] | None, scale: Sequence[int]) -> str:
+    """What to set, in numbers: a part of the batch at a time, and when it is one sample already a smaller patch."""
+    batch = trainer.samples_per_iteration // (trainer.accum_iter * trainer.group.world_size)
+    if batch > 1:
+        parts = next(n for n in range(2, batch + 1) if batch % n == 0)
+        return (
+            f"set datasets.train.batch_size_per_gpu to {batch // parts} (now {batch}) with train.accum_iter "
+            f"{trainer.accum_iter * parts} (same batch in all), or lower gt_size"
+        )
+    if gt_size is None:
+        return "the batch is one whole picture: set datasets.train.gt_size, so that it is trained on crops"
+    sizes = [gt_size] * len(scale) if isinstance(gt_size, int) else list(gt_size)
+    halves = [max(s, size // 2 // s * s) for size, s in zip(sizes, scale, strict=True)]
+    smaller = halves[0] if isinstance(gt_size, int) else halves
+    return f"the batch is one sample already: set datasets.train.gt_size to {smaller} (now {gt_size})"
+
+
 def emergency_save(trainer: Trainer) -> None:
     """Saves the last whole iteration unless it is saved already, is half-updated, or peers would have to help."""
     if trainer.in_update or trainer.group.is_distributed or trainer.iteration in (0, trainer.saver.saved_at):
@@ -188,7 +209,7 @@ def emergency_save(trainer: Trainer) -> None:
     try:
         trainer.saver.save(trainer, required=True)
         logger.warning("iteration %s was saved before giving up", f"{trainer.iteration:,}")
-    except SrkitError as error:  # the fault that brought us here is the one to report
+    except (SrkitError, RuntimeError, MemoryError, OSError) as error:  # what brought us here is the one to report
         logger.warning("the last iteration could not be saved: %s", error)
 
 
@@ -217,8 +238,11 @@ def announce(parts: Parts, trainer: Trainer, experiment: Experiment, resume: Res
         if group.device.type == "cuda"
         else f"CPU, {torch.get_num_threads()} threads"
     )
+    where = f"{group.world_size} processes on {group.machines} machine(s), each " if group.is_distributed else ""
+    seed = parts.options.manual_seed
     begin = f"from iteration {resume.snapshot.iteration:,} ({resume.source})" if resume else "from zero"
-    val = ", ".join(f"{s.name} ({len(s.dataset)})" for s in parts.eval_sets) or "none"
+    sets = ", ".join(f"{s.name} ({len(s.dataset)})" for s in parts.eval_sets)
+    schedule = f"every {trainer.validation.freq:,} iterations, weights {trainer.validation.weights}"
     reads_back = any(step.reads_back for step in trainer.optimizers.values())
     lines = [
         f"{parts.options.name}: {parts.options.model_type}, scale {'x'.join(map(str, parts.options.scale))}, {begin}",
@@ -228,9 +252,12 @@ def announce(parts: Parts, trainer: Trainer, experiment: Experiment, resume: Res
         f"= {trainer.samples_per_iteration} samples an iteration",
         f"  length      {train.total_iter:,} iterations = {train.total_iter / per_epoch:,.1f} epochs of {per_epoch:,.1f} iterations",
         f"  optimizer   {', '.join(f'{item.type}, lr {item.lr:g}' for item in train.optimizers().values())}"
+        + (", as written: not multiplied by the number of processes" if group.is_distributed else "")
         + (", checks each step for non-finite gradients on the host" if reads_back else ""),
-        f"  runs on     {device}, {trainer.precision.name}{', compiled' if train.compile else ''}",
-        f"  validation  {val}, every {trainer.validation.freq:,} iterations, weights {trainer.validation.weights}",
+        f"  seed        {seed} for first weights, order and crops"
+        + (f"; {seed} to {seed + group.world_size - 1}, by rank, for dropout" if group.is_distributed else ""),
+        f"  runs on     {where}{device}, {trainer.precision.name}{f', compiled ({train.compile})' if train.compile else ''}",
+        f"  validation  {f'{sets}, {schedule}' if sets else 'none'}",
         f"  everything goes to {experiment.folder}",
     ]
     logger.info("\n".join(lines))

@@ -14,6 +14,7 @@ from tiny import ROOT, run
 from srkit.engine.evaluator import Evaluator
 from srkit.engine.restorer import Restorer
 from srkit.engine.timing import Stopwatch
+from srkit.errors import DataError
 from srkit.imaging.files import read_image, write_image
 
 
@@ -144,6 +145,58 @@ def test_another_border_is_another_measurement(tiny, monkeypatch):
     metrics = {"psnr": {"type": "calculate_psnr", "crop_border": 3}}
     assert compare(tiny, a, flags=("--resume",), val__metrics=metrics) == 0
     assert len(seen) == 4
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"type": "StainPSNR", "stain": "eosin"}, {"type": "StainPSNR", "stain": "haematoxylin"}),
+        ({"type": "PSNR"}, {"type": "SSIM"}),
+    ],
+)
+def test_another_metric_under_the_same_name_is_measured_anew(tiny, before, after):
+    a = model(tiny / "a.pth", 0)
+    assert compare(tiny, a, val__metrics={"m": before}) == 0
+    assert compare(tiny, a, flags=("--resume",), val__metrics={"m": after}) == 0
+    assert compare(tiny, a, name="fresh", val__metrics={"m": after}) == 0
+    assert rows_of(tiny / "results/compared") == rows_of(tiny / "results/fresh")
+
+
+def test_another_metric_under_the_same_name_is_not_compared(tiny):
+    from srkit.engine.paired import compare_between
+    from srkit.engine.stored import read_results
+
+    a = model(tiny / "a.pth", 0)
+    for stain in ("eosin", "haematoxylin"):
+        assert compare(tiny, a, name=stain, val__metrics={"m": {"type": "StainPSNR", "stain": stain}}) == 0
+    with pytest.raises(DataError, match=r"m: .*StainPSNR\(stain=eosin\).*StainPSNR\(stain=haematoxylin\)"):
+        compare_between(*(read_results(tiny / "results" / stain) for stain in ("eosin", "haematoxylin")))
+
+
+def test_another_network_of_a_file_that_says_nothing_is_measured_anew(tiny):
+    a = model(tiny / "a.pth", 0)
+    torch.save({"params": torch.load(a)["params"]}, a)
+    networks = [{"type": "EDSR", "num_feat": 4, "num_block": 1, "res_scale": scale} for scale in (1.0, 0.1)]
+    assert compare(tiny, a, network_g=networks[0]) == 0
+    before = rows_of(tiny / "results/compared")
+    assert compare(tiny, a, flags=("--resume",), network_g=networks[1]) == 0
+    after = rows_of(tiny / "results/compared")
+    assert {r["model"] for r, s in zip(before, after, strict=True) if r != s} == {"a"}
+
+
+def test_a_resumed_test_makes_the_pictures_that_are_missing(tiny, monkeypatch):
+    a, b = model(tiny / "a.pth", 0), model(tiny / "b.pth", 1)
+    folder = tiny / "results/compared/visualization/val"
+    assert compare(tiny, a) == 0
+    whole = (tiny / "results/compared/metrics.csv").read_text()
+    assert compare(tiny, a, flags=("--resume",), val__save_img=True) == 0
+    assert len(list(folder.glob("*.png"))) == 4
+    assert (tiny / "results/compared/metrics.csv").read_text() == whole
+    assert compare(tiny, a, b, flags=("--resume",), val__save_img=True) == 0
+    assert len(list(folder.glob("a/*.png"))) == len(list(folder.glob("b/*.png"))) == 4
+    seen = counted(monkeypatch)
+    assert compare(tiny, a, b, flags=("--resume",), val__save_img=True) == 0
+    assert seen == []
 
 
 def test_times_operations_and_parameters_stand_beside_the_values(tiny):

@@ -50,11 +50,18 @@ def test_a_picture_smaller_than_the_largest_crop_is_found_before_training(tmp_pa
         dataset(tmp_path, gt_size=16, gt_size_max=64).check()
 
 
+@pytest.mark.parametrize("gt_size", [[], [16], [16, 16, 16]])
+def test_a_crop_has_one_side_or_one_for_each_axis(tmp_path, gt_size):
+    with pytest.raises(RefusedError, match=r"gt_size: found \[.*\], expected one number or 2, one for each axis"):
+        dataset(tmp_path, gt_size=gt_size)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"gt_size": 32, "gt_size_max": 32}, "found 32 with gt_size 32, expected one number above"),
         ({"gt_size": [16, 32], "gt_size_max": 48}, r"with gt_size \[16, 32\]"),
+        ({"gt_size": 16, "gt_size_max": 20, "gt_size_step": 6}, "no size between gt_size 16 and 20 is a whole step"),
         ({"gt_size_max": 48}, "with gt_size None"),
         ({"gt_size": 16, "gt_size_max": 48, "gt_size_step": 3}, r"found 3, expected a multiple of scale \(2, 2\)"),
     ],

@@ -249,6 +249,8 @@ def test_degrade_writes_a_page_and_pairs_that_can_be_validated_on(tiny, capsys):
     file = str(write_options(tiny, training(tiny)))
     assert main(["degrade", "-opt", file, "--count", "3", "--out", "page.png", "--pairs", "pairs"]) == 0
     assert "3 pictures degraded" in capsys.readouterr().out
+    assert main(["degrade", "-opt", file, "--count", "2", "--pairs", "pairs"]) == 2  # old and new pairs never mix
+    assert "pairs exists; remove it" in capsys.readouterr().err
     assert read_image("page.png").shape[1] > 2 * 16
     assert sorted(p.name for p in (tiny / "pairs/lq").iterdir()) == ["0000_p0.png", "0001_p1.png", "0002_p2.png"]
     pairs = {"dataroot_gt": "pairs/gt", "dataroot_lq": "pairs/lq"}

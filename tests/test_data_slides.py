@@ -277,12 +277,14 @@ def test_a_folder_without_slides_says_so(tmp_path):
         dataset(tmp_path)
 
 
-def test_fingerprint_follows_names_and_sizes(tmp_path):
+def test_fingerprint_follows_names_sizes_and_the_cutting(tmp_path):
     path = write_slide(tmp_path / "a.tif", stained(256, 512), mpp=2.0)
     before = dataset(tmp_path).fingerprint()
     raw = path.read_bytes()
     path.write_bytes(raw)
     assert dataset(tmp_path).fingerprint() == before
+    for change in ({"mpp": 4.0}, {"slide_mpp": 2.0}, {"tissue_fraction": 0.1}, {"patches_per_slide": 7}):
+        assert dataset(tmp_path, **change).fingerprint() != before
     path.write_bytes(raw + b"x")
     assert dataset(tmp_path).fingerprint() != before
 

@@ -16,9 +16,10 @@ from scipy import ndimage
 
 from srkit.data import VolumeDataset
 from srkit.data import volume_pairs as volume_pairs_module
+from srkit.data import volumes as volumes_module
 from srkit.data.loader import train_batches
 from srkit.errors import DataError, RefusedError
-from srkit.imaging.geometry import scaled_affine
+from srkit.imaging.geometry import respaced_affine, scaled_affine
 from srkit.imaging.volumes import write_volume
 
 OBLIQUE = np.array([[0.0, -0.2, 0.02, 5.0], [0.15, 0.0, 0.0, -3.0], [0.0, 0.02, 0.2, 1.0], [0.0, 0.0, 0.0, 1.0]])
@@ -438,7 +439,10 @@ def acquired(root: Path, moved_mm: float = 0.0, axes: tuple[int, ...] = (0, 1, 2
 
 @pytest.mark.parametrize("moved_mm", [0.0, 0.19, -0.19])
 def test_acquired_lq_may_lie_half_a_voxel_off(tmp_path, moved_mm):
-    acquired(tmp_path, moved_mm).check()
+    data = acquired(tmp_path, moved_mm)
+    data.check()
+    # A restored volume lies where lq lies, as at inference, and not where gt does.
+    np.testing.assert_allclose(data.sample(0, None).form.affine[:3, 3], (0, 0, moved_mm), atol=1e-6)
 
 
 def test_acquired_lq_elsewhere_in_the_scanner_is_refused_naming_both(tmp_path):
@@ -503,6 +507,19 @@ def test_acquired_lq_of_another_grid_is_brought_onto_gts(tmp_path):
         VolumeDataset(scale=(1, 3, 1), **roots).check()
 
 
+def test_a_wrong_header_of_gt_is_corrected_without_touching_lq_that_is_resampled(tmp_path):
+    gt_affine, lq_affine = np.diag([0.2, 0.2, 0.2, 1.0]), np.diag([0.2, 0.2, 0.5, 1.0])
+    lq_affine[:3, 3] = (-1.0, -1.0, -2.5)
+    told = respaced_affine(gt_affine, (20, 20, 21), (2.0, 2.0, 2.0))
+    save(tmp_path / "gt/a.nii.gz", ramp((20, 20, 21), gt_affine), told)
+    save(tmp_path / "lq/a.nii.gz", ramp((30, 30, 20), lq_affine), lq_affine)
+    data = dataset(
+        tmp_path, scale=(1, 1, 3), dataroot_lq=str(tmp_path / "lq"), resample_lq=True, spacing_mm=(0.2, 0.2, 0.2)
+    )
+    expected = ramp((20, 20, 7), scaled_affine(gt_affine, (1, 1, 1 / 3)))
+    np.testing.assert_allclose(data.sample(0, None).images["lq"][..., 0], expected, atol=0.05)
+
+
 def test_acquired_lq_that_cannot_be_resampled_is_refused(tmp_path):
     save(tmp_path / "gt/a.nii.gz", ramp((18, 21, 16), OBLIQUE), OBLIQUE)
     roots = {"dataroot_gt": str(tmp_path / "gt"), "dataroot_lq": str(tmp_path / "lq"), "cache": "none"}
@@ -535,6 +552,21 @@ def test_a_list_file_picks_and_repeats_volumes(three):
     (three / "list.txt").write_text("rat.02.nii.gz\nmouse.nii.gz\n")
     with pytest.raises(DataError, match=r"1 of 2 names in .*list.txt are not in .*mouse"):
         dataset(three, meta_info_file=str(three / "list.txt"))
+
+
+@pytest.mark.parametrize("cache", ["none", "disk"])
+def test_a_volume_that_a_list_repeats_is_made_once(three, monkeypatch, cache):
+    made = []
+    make = volume_pairs_module.VolumePairs.make
+    monkeypatch.setattr(volume_pairs_module.VolumePairs, "make", lambda self, k: made.append(k) or make(self, k))
+    (three / "list.txt").write_text("rat.02.nii.gz\nrat.00.nii.gz\nrat.02.nii.gz\n")
+    data = dataset(three, meta_info_file=str(three / "list.txt"), gt_size=8, cache=cache)
+    data.prepare(progress=False)
+    assert sorted(made) == [0, 1]
+    assert data.cache.get(0) is data.cache.get(2)
+    (three / "gt/rat.02.nii.gz").write_bytes(b"broken")
+    again = dataset(three, meta_info_file=str(three / "list.txt"), gt_size=8, cache=cache)
+    assert sorted(again.cache.build(range(3))) == [0, 2]  # every place that names it
 
 
 def test_everything_wrong_with_the_files_is_said_at_once(three):
@@ -575,6 +607,25 @@ def test_the_given_mask_is_what_evaluation_gets(three):
         save(three / f"masks/rat.0{k}.nii", mask)
     sample = dataset(three, mask_root=str(three / "masks")).sample(2, None)
     np.testing.assert_array_equal(sample.images["mask"][..., 0], mask[..., :24] > 0)
+
+
+def test_a_mask_may_be_all_body_but_not_empty(three):
+    (three / "masks").mkdir()
+    for k in range(3):
+        nibabel.save(nibabel.Nifti1Image(np.ones((20, 24, 26), np.uint8), OBLIQUE), three / f"masks/rat.0{k}.nii")
+    data = dataset(three, mask_root=str(three / "masks"))
+    data.check()
+    assert data.sample(0, None).images["mask"].all()
+    nibabel.save(nibabel.Nifti1Image(np.zeros((20, 24, 26), np.uint8), OBLIQUE), three / "masks/rat.01.nii")
+    with pytest.raises(DataError, match=r"masks/rat.01.nii: no voxel of it belongs to the body"):
+        dataset(three, mask_root=str(three / "masks")).check()
+
+
+def test_the_space_asked_for_is_what_a_volume_takes_at_most(tmp_path):
+    save(tmp_path / "gt/x.nii", 1 + brain(12, 12, 12))
+    pair = dataset(tmp_path, scale=(1, 1, 1), foreground_threshold=0.0, cache="none").cache.get(0)
+    assert sum(array.nbytes for array in pair.arrays.values()) <= volumes_module._BYTES_PER_VOXEL * pair.gt.size
+    assert sum(array.itemsize for array in pair.arrays.values()) == volumes_module._BYTES_PER_VOXEL
 
 
 def test_unusable_volumes_are_skipped_when_asked(three, caplog):
@@ -631,7 +682,7 @@ def test_the_fingerprint_follows_names_sizes_and_recipe_but_not_times(three):
         ({"scale": (4, 4)}, "scale of volumes is three whole numbers"),
         ({"scale": (1, 0, 1)}, "scale of volumes is three whole numbers"),
         ({"gt_size": 10}, "gt_size: 10 is not a multiple of scale 4; 8 and 12 are"),
-        ({"gt_size": [8, 8]}, "gt_size: found \\[8, 8\\], expected one number or three"),
+        ({"gt_size": [8, 8]}, "gt_size: found \\[8, 8\\], expected one number or 3"),
         ({"foreground_prob": 1.5}, "foreground_prob must lie in 0 to 1"),
         ({"thickness": 3.0}, "thickness: found 3.0, expected above 0 and at most 2"),
         ({"profile": "zoom3", "thickness": 0.8}, "thickness is of slices; found 0.8 with profile zoom3"),

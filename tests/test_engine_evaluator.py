@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import threading
 from fractions import Fraction
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import nn
 
 from srkit.data.sample import Sample
 from srkit.engine.distributed import Group
-from srkit.engine.evaluator import EvalSet, Evaluator, NamedMetric, is_better
+from srkit.engine.evaluator import EvalSet, Evaluator, NamedMetric, Row, SetResult, is_better
 from srkit.engine.precision import Precision
 from srkit.engine.restorer import Restorer
 from srkit.engine.results import metrics_csv, metrics_json, table_md, write_results
@@ -191,3 +192,28 @@ def test_consistency_with_lq_is_the_psnr_of_the_shrunk_output():
         shrunk = imresize(nearest_upscale(lq, 2), Fraction(1, 2)).astype(float)
         assert row.value == pytest.approx(10 * math.log10(255**2 / np.mean((shrunk - lq) ** 2)), abs=1e-9)
     assert result.mean("nearest", "lr") == result.mean("model", "lr")
+
+
+def test_a_table_draws_the_interval_of_each_method_once(monkeypatch):
+    from srkit.engine import evaluator
+
+    calls = []
+    real = evaluator.summarize
+    monkeypatch.setattr(evaluator, "summarize", lambda *given: calls.append(1) or real(*given))
+    rows = [Row(f"p{k}", method, "psnr", "x#1", 30.0 + k, f"p{k}") for method in ("nearest", "a") for k in range(3)]
+    named = NamedMetric("psnr", PSNR(), custom_protocol(0, False), "higher")
+    result = SetResult("val", (named,), rows, 3, ("nearest",))
+    table_md([result])
+    metrics_json([result], {})
+    assert len(calls) == 2
+    assert result.joined(result).summary("a", "psnr")["n"] == 6
+
+
+def test_an_evaluation_that_is_given_up_leaves_no_thread(tmp_path):
+    def give_up():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as raised:  # keeps the frames alive, and what they hold
+        evaluate(Nearest(), Pictures(), save_as=lambda name: tmp_path / name, tick=give_up)
+    assert raised.value.__traceback__ is not None
+    assert not [t for t in threading.enumerate() if t.name.startswith("srkit-picture")]

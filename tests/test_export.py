@@ -332,6 +332,16 @@ def test_a_file_of_others_runs_when_the_scale_is_given(tmp_path):
     assert network.receptive_radius_px is None
 
 
+@pytest.mark.parametrize(("channels", "color"), [(1, "y"), (3, "rgb"), ("c", "rgb")])
+def test_a_file_of_others_with_one_channel_is_shown_luma(tmp_path, channels, color):
+    import srkit
+
+    repeated(tmp_path / "x.onnx", inputs=[("lq", 1, ["b", channels, "h", "w"])])
+    up = srkit.load(tmp_path / "x.onnx", scale=2)
+    assert up.model.color == color
+    assert up(np.zeros((8, 9, 3), np.uint8)).shape == (16, 18, 3)
+
+
 def test_a_file_of_others_in_float16_takes_and_gives_float32(tmp_path):
     node = onnx.helper.make_node("Identity", ["lq"], ["sr"])
     path = graph_file(tmp_path / "x.onnx", node, inputs=[("lq", onnx.TensorProto.FLOAT16, ["b", 3, "h", "w"])])
@@ -513,6 +523,23 @@ def test_a_network_that_basicsr_has_not_is_told_apart(tmp_path, capsys):
     source, _ = model_file(tmp_path, "VDSR")
     assert export(source, tmp_path / "plain.pth") == 0
     assert "BasicSR has no such network" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("scale", "options", "note"),
+    [
+        (2, {}, "; keys of BasicSR"),
+        (2, {"unshuffle_input": False}, "BasicSR has no such network"),
+        (4, {"unshuffle_input": False}, "; keys of BasicSR"),
+        (4, {"upsampler": "pixelshuffle"}, "BasicSR has no such network"),
+        (8, {}, "BasicSR has no such network"),
+    ],
+)
+def test_an_rrdb_network_is_basicsrs_where_that_can_build_it(tmp_path, capsys, scale, options, note):
+    small = {"num_feat": 4, "num_block": 1, "num_grow_ch": 2}
+    source, _ = model_file(tmp_path, "RRDBNet", Case((scale, scale), {**small, **options}))
+    assert export(source, tmp_path / "plain.pth") == 0
+    assert note in capsys.readouterr().out
 
 
 def test_a_safetensors_file_is_exported_like_the_model_it_was_made_of(tmp_path):

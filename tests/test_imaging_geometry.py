@@ -108,6 +108,11 @@ def test_the_thick_axis_is_a_tenth_above_both_others(spacing, axis):
     assert thick_axis(spacing) == axis
 
 
+def test_who_asks_says_how_far_the_thick_axis_stands_out():
+    assert thick_axis((1.0, 1.4, 1.0)) == 1
+    assert thick_axis((1.0, 1.4, 1.0), within=0.5) is None
+
+
 @pytest.mark.parametrize("codes", ["RAS", "LPS", "ALS", "PIR", "SLA"])
 def test_orientation_names_the_directions_of_the_axes(codes):
     turn = nibabel.orientations.axcodes2ornt(tuple(codes))

@@ -15,7 +15,7 @@ from srkit.errors import DataError, RefusedError
 from srkit.imaging import slide_handles
 from srkit.imaging.resize import imresize
 from srkit.imaging.slides import find_slides, open_slide
-from srkit.imaging.tissue import TissueMask, find_tissue, tissue_cells
+from srkit.imaging.tissue import TissueMask, find_tissue, shrunk, tissue_cells
 
 pytest.importorskip("openslide", reason=WITHOUT)
 
@@ -111,6 +111,18 @@ def test_unknown_microns_and_printing_resolutions_need_the_option(tmp_path, mpp,
     with pytest.raises(DataError, match=r"a.tif does not say its microns per pixel; give them \(slide_mpp\)"):
         slide.view(mpp=0.5)
     assert open_slide(path, mpp=0.25).view(mpp=0.5).factor == Fraction(1, 2)
+
+
+def test_microns_that_a_slide_says_are_not_replaced_by_the_option(tmp_path):
+    assert open_slide(foreign_slide(tmp_path / "a.tif", [noise(64, 64)], mpp=0.5), mpp=0.25).mpp == pytest.approx(0.5)
+
+
+def test_a_file_that_was_replaced_is_read_anew(tmp_path):
+    open_slide(foreign_slide(tmp_path / "a.tif", [noise(64, 64)])).view().read(0, 0, 64, 64)
+    later = noise(96, 80, seed=1)
+    foreign_slide(tmp_path / "b.tif", [later]).replace(tmp_path / "a.tif")
+    view = open_slide(tmp_path / "a.tif").view()
+    np.testing.assert_array_equal(view.read(0, 0, view.width, view.height), later)
 
 
 def test_a_region_is_placed_in_level_0_pixels(tmp_path):
@@ -247,6 +259,14 @@ def test_tissue_is_where_the_slide_is_stained(tmp_path):
     assert (mask.cell_px, mask.cells.shape) == (4, (100, 200))  # 8 um are 4 pixels
     assert mask.share(0, 0, 390, 400) == pytest.approx(1, abs=0.01)
     assert mask.share(410, 0, 390, 400) == 0
+
+
+def test_cells_lie_where_they_say_up_to_the_edge(tmp_path):
+    picture = noise(65, 119)  # 8 1/8 by 14 7/8 cells
+    cells = shrunk(open_slide(foreign_slide(tmp_path / "a.tif", [picture])), 8)
+    assert cells.shape == (9, 15, 3)
+    beyond = np.pad(picture, ((0, 7), (0, 1), (0, 0)), mode="edge").astype(float)
+    np.testing.assert_allclose(cells, beyond.reshape(9, 8, 15, 8, 3).mean((1, 3)), atol=0.51)
 
 
 def test_the_mask_comes_from_a_coarse_level_where_there_is_one(tmp_path):

@@ -13,6 +13,7 @@ from infer_made import BoxNet, MeanNet, RepeatingNet, made_archs, model_file, pi
 from tiny import ROOT
 
 import srkit
+from srkit.engine.restorer import Restorer
 from srkit.engine.transfer import Normalization
 from srkit.errors import DataError, OutOfMemoryError, RefusedError, WeightsError
 from srkit.imaging.resize import imresize
@@ -201,6 +202,13 @@ def test_a_bare_file_is_described_by_arguments(tmp_path):
         srkit.load(tmp_path / "nowhere.pth")
 
 
+@pytest.mark.parametrize(("color", "found"), [(None, "y"), ("y_full", "y_full")])
+def test_what_a_bare_file_saw_is_guessed_unless_it_is_said(tmp_path, color, found):
+    torch.save(RepeatingNet(1).state_dict(), tmp_path / "bare.pth")
+    up = srkit.load(tmp_path / "bare.pth", arch="RepeatingNet", arch_options={"num_in_ch": 1}, scale=2, color=color)
+    assert up.model.color == found
+
+
 def test_an_onnx_file_is_loaded_like_any_other(tmp_path):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnx")
@@ -213,8 +221,31 @@ def test_an_onnx_file_is_loaded_like_any_other(tmp_path):
     own, exported = (srkit.load(tmp_path / name, tile=24)(image) for name in ("net.pth", "net.onnx"))
     assert np.abs(own.astype(int) - exported).max() <= 1
     assert MeanNet.receptive_radius_px > srkit.load(tmp_path / "net.onnx").info.arch_options["num_block"]
+    with pytest.raises(RefusedError, match=r"--precision bf16: .*net\.onnx computes in the one it was exported in"):
+        srkit.load(tmp_path / "net.onnx", precision="bf16")
 
 
 def test_importing_srkit_imports_neither_torch_nor_numpy():
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import srkit; assert not {{'torch', 'numpy'}} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("color", ["rgb", "y", "y_full"])
+def test_a_large_picture_is_in_floats_one_row_of_tiles_at_a_time(tmp_path, monkeypatch, color):
+    model_file(tmp_path / "box.pth", "BoxNet", color=color, num_in_ch=3 if color == "rgb" else 1)
+    image = picture(60, 24, 3)
+    whole = srkit.load(tmp_path / "box.pth", tile=None)(image)
+    heights = []
+    real = Restorer.__call__
+    monkeypatch.setattr(Restorer, "__call__", lambda r, seen, *rest: heights.append(len(seen)) or real(r, seen, *rest))
+    in_rows = srkit.load(tmp_path / "box.pth", tile=20, overlap=4)(image)
+    assert np.array_equal(in_rows, whole)
+    assert heights == [20] * 5
+
+
+def test_colours_of_a_luma_network_need_some_overlap_to_be_made_in_rows(tmp_path, monkeypatch):
+    model_file(tmp_path / "box.pth", "BoxNet", color="y", num_in_ch=1)
+    image = picture(60, 24, 3)
+    assert np.array_equal(
+        srkit.load(tmp_path / "box.pth", tile=20, overlap=2)(image), srkit.load(tmp_path / "box.pth", tile=None)(image)
+    )

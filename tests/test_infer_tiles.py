@@ -241,6 +241,14 @@ def test_small_tiles_of_a_volume_run_by_two_on_the_cpu():
     assert sizes(network, (1, 2, 1), tile=(48, 48, 48), batch=3).cut((90, 90, 90, 1)).batch == 3
 
 
+def test_tiles_that_run_by_two_share_the_memory_there_is():
+    chosen = sizes(BoxNet(1, (1, 2, 1)), (1, 2, 1), memory_bytes=1e9)
+    chosen._room[1] = 40**3
+    cut = chosen.cut((90, 90, 90, 1))
+    assert cut.batch == 2
+    assert cut.batch * math.prod(cut.tile) <= 40**3
+
+
 def test_numbers_that_do_not_fit_the_axes_or_leave_nothing_are_refused():
     with pytest.raises(RefusedError, match=r"--tile: found 3 numbers, expected one, or 2"):
         sizes(box(2, 2), tile=(8, 8, 8))

@@ -67,6 +67,17 @@ def test_a_scan_of_doubled_values_gives_a_doubled_result(here):
     assert np.array_equal(two, 2 * one)
 
 
+def test_black_and_white_are_worked_out_once(here, monkeypatch):
+    from srkit.inference import upscaler
+
+    calls = []
+    monkeypatch.setattr(upscaler, "intensity_range", lambda *a: calls.append(a) or intensity_range(*a))
+    linear(here)
+    nifti(here / "a.nii.gz", scan(10, 8, 9))
+    assert infer("-m", "net.pth", "-i", "a.nii.gz", "-o", "out") == 0
+    assert len(calls) == 1
+
+
 @pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (0, 2, 1)])
 def test_a_scan_with_its_thick_axis_elsewhere_gives_the_same_result_in_its_order(here, order):
     varied(here)

@@ -5,11 +5,12 @@ import re
 
 import numpy as np
 import pytest
+from infer_made import model_file, picture
 from PIL import Image
 from tiny import in_process, measured, options
 
 from srkit.imaging.colour import chroma, full_from_limited, limited_from_full, luma, luma_full, with_chroma
-from srkit.imaging.files import read_image
+from srkit.imaging.files import read_image, write_image
 from srkit.imaging.resize import imresize
 from srkit.tools.interpolate import draw_strip
 
@@ -35,6 +36,18 @@ def test_a_luma_network_is_validated_and_tested_alike(tiny):
     assert methods["nearest-y"]["psnr"]["mean"] == pytest.approx(
         np.mean([nearest_psnr(tiny, n) for n in range(4)]), abs=1e-9
     )
+
+
+def test_grey_pictures_among_coloured_ones_share_the_rows_of_their_interpolation(tiny):
+    for half in ("gt", "lq"):  # as img_003 of Set14
+        path = tiny / f"data/{half}/p3.png"
+        write_image(path, np.ascontiguousarray(read_image(path)[..., :1]))
+    assert in_process(tiny, options(tiny, **LUMA)) == 0
+    assert measured(tiny, **{**LUMA, "network_g": None}) == 0
+    methods = json.loads((tiny / "results/tested/metrics.json").read_text())["sets"]["val"]["methods"]
+    assert {name: told["psnr"]["n"] for name, told in methods.items()} == {
+        "nearest-y": 4, "bicubic-matlab-y": 4, "tested": 4
+    }  # fmt: skip
 
 
 def test_a_luma_network_is_validated_on_luma_though_the_validation_set_does_not_say_so(tiny):
@@ -80,6 +93,15 @@ def test_the_strip_of_a_luma_network_is_in_colour(tiny):
         side = bicubic.shape[1]
         assert np.abs(strip[-side:, -side:] - bicubic).max() <= 1
         assert np.ptp(bicubic, axis=2).max() > 50  # the picture has colours to lose
+
+
+@pytest.mark.parametrize(("color", "arch"), [("rgb", "EDSR"), ("y", "VDSR")])
+def test_the_strip_of_a_grey_picture_is_grey_whatever_the_network_was_trained_on(tmp_path, color, arch):
+    write_image(tmp_path / "grey.png", picture(12, 10, 1))
+    file = model_file(tmp_path / "net.pth", arch, color=color, num_feat=4, num_block=1)
+    strip = draw_strip({"alpha 1": file}, tmp_path / "grey.png", None)
+    assert strip.shape[2] == 3
+    assert np.ptp(strip, axis=2).max() == 0
 
 
 def nearest_psnr(tiny, number: int) -> float:

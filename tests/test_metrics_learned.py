@@ -9,7 +9,7 @@ import pytest
 import torch
 from compared import compare, model
 
-from srkit.errors import RefusedError, WeightsError
+from srkit.errors import DataError, RefusedError, WeightsError
 from srkit.metrics import DISTS, LPIPS
 
 
@@ -116,3 +116,10 @@ def test_without_weights_the_run_goes_on_and_the_table_says_na(tiny, monkeypatch
     assert list(told["methods"]["a"]) == ["psnr"]
     assert "lpips" in told["unavailable"]
     assert not (tiny / "hub").exists()
+
+
+@pytest.mark.parametrize("metric", [LPIPS, DISTS])
+def test_volumes_are_refused_by_name(metric):
+    volume = np.zeros((36, 36, 36, 1))
+    with pytest.raises(DataError, match=f"{metric.__name__} is for pictures"):
+        metric()(volume, volume, 1.0)

@@ -220,3 +220,30 @@ def test_fewer_than_six_groups_have_no_interval():
 def test_no_values_and_no_numbers_are_errors(values):
     with pytest.raises(DataError):
         summarize(values)
+
+
+def test_the_interval_of_many_groups_is_the_same_drawn_in_parts(monkeypatch):
+    from srkit.metrics import summary
+
+    values = list(np.random.default_rng(0).normal(28, 3, 301))
+    groups = [f"slide {k // 3}" for k in range(301)]
+    whole = summary.interval(values, groups)
+    monkeypatch.setattr(summary, "_DRAWN_AT_ONCE", 777)
+    assert summary.interval(values, groups) == whole
+
+
+def test_the_interval_of_many_thousand_pictures_needs_no_gigabytes():
+    import tracemalloc
+
+    values = list(np.random.default_rng(0).normal(28, 3, 2000))
+    tracemalloc.start()
+    assert summarize(values)["ci95"] is not None
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 100e6  # all draws at once: 480 MB
+
+
+@pytest.mark.parametrize("wanted", [{"edges": True, "test_y_channel": False}, {"test_y_channel": True}])
+def test_volumes_have_neither_edge_maps_nor_luma(wanted):
+    with pytest.raises(RefusedError, match="volumes have no"):
+        custom_protocol(None, axes=3, **wanted)

@@ -11,6 +11,7 @@ from skimage.metrics import mean_squared_error, normalized_root_mse, peak_signal
 from srkit.errors import DataError, DivergedError
 from srkit.metrics import MAE, MSE, MSSSIM, NRMSE, PSNR, SSIM, SliceSSIM
 from srkit.metrics.ssim import gaussian_window
+from srkit.metrics.summary import places
 from srkit.registry import METRICS
 
 ALL = (PSNR, SSIM, MSSSIM, MSE, MAE, NRMSE)
@@ -189,3 +190,13 @@ def test_slice_ssim_is_the_mean_over_slices_and_leaves_out_empty_ones(axis):
     assert SliceSSIM(axis=axis)(sr, gt, 255.0) == pytest.approx(expected, abs=1e-12)
     with pytest.raises(DataError, match="every slice of gt across axis"):
         SliceSSIM(axis=axis)(sr, np.ones_like(gt), 255.0)
+
+
+@pytest.mark.parametrize(("better", "expected"), [("higher", [1, 0, 0, 2]), ("lower", [1, 2, 2, 0])])
+def test_methods_whose_means_are_printed_alike_share_their_place(better, expected):
+    means = {"a": 30.1, "b": 30.126, "c": 30.1301, "d": 29.0}  # b and c are both 30.13
+    assert list(places(means, better, digits=2).values()) == expected
+
+
+def test_a_method_without_any_error_is_first():
+    assert places({"a": 40.0, "same": math.inf}, "higher", digits=4) == {"a": 1, "same": 0}

@@ -14,13 +14,13 @@ PACKAGE = ROOT / "srkit"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = (  # lowest first; a part may import from its own layer's package and from below
-    {"errors", "registry"},
+    {"errors", "registry", "models", "disk"},
     {"foreign"},
     {"options"},
     {"imaging"},
     {"archs", "losses", "metrics", "data"},
     {"engine"},
-    {"build", "trial", "assemble", "rebuild", "train_run", "test_run", "report", "inference", "commands"},
+    {"build", "trial", "assemble", "rebuild", "train_run", "test_run", "report", "inference", "demo", "commands"},
     {"train", "test", "infer", "tools"},
 )
 

@@ -263,3 +263,83 @@ def test_volumes_are_shown_as_slices_along_three_axes(tiny):
     assert list(views[0]) == ["lq", "cubic", "untrained", "gt", "error of untrained"]
     with pytest.raises(RefusedError, match="figures are of pictures"):
         write_figure(tiny / "results/compared", "val", "rat0", [(0, 0, 4, 4)], tiny / "f.png")
+
+
+def test_consistency_with_lq_is_no_bar_that_interpolation_sets(tiny):
+    metrics = {"c": {"type": "LRConsistency"}}
+    assert compare(tiny, model(tiny / "a.pth", 0), val__metrics=metrics) == 0
+    write_report(tiny / "results/compared")
+    values = (tiny / "results/compared/report.html").read_text().split('id="paired"')[0].split('id="spread"')[0]
+    assert "<td" in values
+    assert "(!)</td>" not in values
+    assert "(!)" not in (tiny / "results/compared/table.md").read_text()
+
+
+@pytest.mark.parametrize("size", [48, 64])
+def test_pictures_whose_data_changed_under_the_same_names_are_not_shown(tiny, size):
+    assert compare(tiny, model(tiny / "a.pth", 0), val__save_img=True) == 0
+    pictures(tiny / "data", size=size, seed=4)
+    write_report(tiny / "results/compared")
+    assert "No pictures: val: its data changed after the test" in (tiny / "results/compared/report.html").read_text()
+
+
+def test_a_set_whose_data_changed_leaves_the_pictures_of_the_others(tiny):
+    from tiny import options
+
+    sets = options(tiny)["datasets"]
+    pictures(tiny / "other", seed=5)
+    roots = {f"dataroot_{half}": str(tiny / "other" / half) for half in ("gt", "lq")}
+    sets["val_2"] = {**sets["val"], "name": "other", **roots}
+    assert compare(tiny, model(tiny / "a.pth", 0), datasets=sets, val__save_img=True) == 0
+    pictures(tiny / "data", seed=4)
+    text = write_report(tiny / "results/compared").read_text()
+    assert "No pictures: val: its data changed after the test" in text
+    assert re.search(r"other: p\d \(worst\)", text)
+    assert not re.search(r"val: p\d \(worst\)", text)
+
+
+def test_a_set_that_a_model_restores_perfectly_is_reported(tiny, monkeypatch):
+    from srkit.engine.evaluator import Evaluator
+
+    monkeypatch.setattr(Evaluator, "_restore", staticmethod(lambda r, sample, *a: sample.images["gt"] / 255))
+    assert compare(tiny, model(tiny / "a.pth", 0)) == 0
+    write_report(tiny / "results/compared")
+    assert "identical" in (tiny / "results/compared/report.html").read_text()
+
+
+def test_the_interpolation_shown_of_a_luma_network_is_the_one_measured(tiny):
+    from tiny import in_process, measured, options
+
+    luma = {
+        "network_g__num_in_ch": 1,
+        "network_g__num_out_ch": 1,
+        "network_g__rgb_mean": [0],
+        "datasets__train__color": "y",
+    }
+    luma |= {"val__metrics": {"psnr": {"type": "PSNR", "test_y_channel": True}}}
+    assert in_process(tiny, options(tiny, **luma)) == 0
+    assert measured(tiny, **{**luma, "datasets__train__color": "y", "val__save_img": True, "network_g": None}) == 0
+    write_report(tiny / "results/tested")
+    assert '"bicubic-matlab-y": ["data:' in (tiny / "results/tested/report.html").read_text()
+
+
+def test_a_calibration_beside_the_results_is_shown_group_by_group(compared, tmp_path):
+    from srkit.engine.confidence import Calibration, GroupCoverage
+
+    copy = tmp_path / "copy"
+    shutil.copytree(compared, copy)
+    told = json.loads((copy / "metrics.json").read_text())["models"]["first"]
+    group = GroupCoverage(group="mouse_7", images=2, pixels=9, coverage=0.876, half_width=0.02, factor=1.0)
+    calibration = Calibration(
+        kind="pictures", scale=(2, 2), model="first.pth", model_sha256=told["model_sha256"], weights="params",
+        precision="fp32", channels=3, white=255.0, region="whole", coverage=0.9, proven=0.45, factor=1.0, floor=1 / 255,
+        spreads=(0.0, 1.0), left_out=(group,), checked=(),
+    )  # fmt: skip
+    (copy / "calibration.json").write_text(calibration.to_json())
+    text = write_report(copy).read_text()
+    assert 'href="#trust"' in text
+    assert re.search(r"mouse_<wbr>7</td><td[^>]*>2</td><td[^>]*>0\.876</td><td[^>]*>5\.10</td>", text)
+    (copy / "calibration.json").write_text(calibration.to_json().replace(told["model_sha256"], "0" * 64))
+    text = write_report(copy).read_text()
+    assert "mouse_" not in text
+    assert "is of another model (first.pth)" in text

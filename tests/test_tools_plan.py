@@ -203,6 +203,12 @@ def test_the_thick_axis_is_the_one_whose_spacing_stands_out(tmp_path):
     assert (facts.thick_axis, facts.thick_scale, facts.smallest) == (1, (1, 6, 1), (32, 8, 40))
 
 
+@pytest.mark.parametrize(("spacing_mm", "scale"), [(1.4, None), (1.6, (2, 1, 1))])
+def test_slices_that_no_whole_scale_brings_nearer_to_cubes_are_not_thick(tmp_path, spacing_mm, scale):
+    volume(tmp_path / "a.nii.gz", (spacing_mm, 1.0, 1.0), (16, 16, 16))
+    assert volume_facts(Part(tmp_path, ["a.nii.gz"])).thick_scale == scale
+
+
 def test_isotropic_voxels_have_no_thick_axis_and_an_odd_volume_is_named(tmp_path):
     for k in range(3):
         volume(tmp_path / f"{k}.nii.gz", (2.0,) * 3 if k == 2 else (0.15,) * 3)
@@ -412,3 +418,18 @@ def test_tiny_pictures_are_planned_too(tmp_path, monkeypatch):
     options = load_options(tmp_path / "out/train.yml", mode="train")
     assert options.datasets["train"].options["gt_size"] == 16
     assert options.val.protocol == "natural-y-v1"
+
+
+def test_the_bar_is_measured_as_a_test_measures_it(tiny, monkeypatch):
+    from tiny import options, write_options
+
+    from srkit.metrics import LPIPS
+    from srkit.options import load_options
+    from srkit.tools.planning.baseline import baseline_lines
+
+    monkeypatch.setattr(LPIPS, "__init__", lambda self: setattr(self, "unavailable", "LPIPS lacks a file"))
+    metrics = {"c": {"type": "LRConsistency"}, "psnr": {"type": "PSNR"}, "lpips": {"type": "LPIPS"}}
+    (line,) = baseline_lines(load_options(write_options(tiny, options(tiny, val__metrics=metrics)), mode="train"), 4)
+    values = dict(part.split()[:2] for part in line.split(", "))
+    assert values.keys() == {"c", "psnr"}
+    assert values["c"] != values["psnr"]

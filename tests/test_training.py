@@ -42,6 +42,11 @@ def test_several_losses_are_weighted_and_logged_under_their_names(tiny):
     assert 0 < record["l_luma"] < 0.5 * 3 * 0.5042 * record["l_pix"]
 
 
+def test_without_sets_to_validate_no_schedule_is_announced(tiny, capsys):
+    assert in_process(tiny, options(tiny, datasets__val=None, train__total_iter=1)) == 0
+    assert re.search(r"validation  none$", capsys.readouterr().out, re.MULTILINE)
+
+
 def test_training_leaves_the_folder_users_of_the_family_expect(tiny):
     assert in_process(tiny, options(tiny, logger__use_tb_logger=True, val__save_img=True)) == 0
     folder = tiny / "experiments/tiny"

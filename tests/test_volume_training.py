@@ -19,6 +19,7 @@ from srkit.imaging.volumes import read_volume, write_volume
 from srkit.metrics import PSNR
 from srkit.options import load_options
 from srkit.test import main as run_test
+from srkit.tools.__main__ import main as run_tool
 
 SHAPE = (18, 24, 20)
 AFFINE = np.array([[0.0, -0.15, 0.02, 3], [0.15, 0.0, 0.0, -4], [0.0, 0.01, 0.15, 5], [0, 0, 0, 1]])
@@ -50,6 +51,12 @@ def volume_options(folder, **changes):
         **changes,
     }  # fmt: skip
     return options(folder, **given)
+
+
+def test_a_page_of_pictures_cannot_be_made_of_volumes(brains, capsys):
+    file = str(write_options(brains, volume_options(brains)))
+    assert run_tool(["degrade", "-opt", file, "--count", "1", "--out", "page.png"]) == 2
+    assert "trains on volumes, of which no page of pictures can be made" in capsys.readouterr().err
 
 
 def measured_on_val(folder, name="tiny", iteration=12, **changes) -> int:
@@ -222,3 +229,20 @@ def test_what_does_not_suit_volumes_is_refused(brains, capsys, change, message):
     assert in_process(brains, volume_options(brains, **change)) == 2
     assert message in capsys.readouterr().err
     assert not (brains / "experiments").exists()
+
+
+@pytest.mark.parametrize(
+    ("metric", "said"),
+    [
+        ({"type": "LRConsistency", "region": "mask"}, "val.metrics.m.region: LRConsistency cannot be measured inside"),
+        (
+            {"type": "SliceSSIM", "axis": 0, "region": "mask"},
+            "val.metrics.m.region: SliceSSIM cannot be measured inside",
+        ),
+        ({"type": "EdgeF1"}, "val.metrics.m: volumes have no edge maps"),
+        ({"type": "PSNR", "test_y_channel": True}, "val.metrics.m: volumes have no luma"),
+    ],
+)
+def test_what_cannot_be_measured_of_volumes_is_refused(brains, capsys, metric, said):
+    assert in_process(brains, volume_options(brains, val__metrics={"m": metric})) == 2
+    assert said in capsys.readouterr().err

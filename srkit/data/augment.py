@@ -10,6 +10,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
+from srkit.data.ranges import require_not_negative, require_within
 from srkit.errors import DataError, RefusedError
 
 _CV2_TYPES = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.float32))
@@ -52,10 +53,8 @@ class Augment:
     jitter_shift: float = 20.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.jitter_prob <= 1:
-            raise RefusedError(f"color_jitter_prob must lie in 0 to 1, got {self.jitter_prob}")
-        if self.jitter_shift < 0:
-            raise RefusedError(f"color_jitter_shift must not be negative, got {self.jitter_shift}")
+        require_within("color_jitter_prob", self.jitter_prob)
+        require_not_negative("color_jitter_shift", self.jitter_shift)
         for size, scale in zip(self.gt_size or (), self.scale):
             if size < 1 or size % scale:
                 low = size // scale * scale
@@ -128,8 +127,15 @@ class Augment:
 
 
 def sides(gt_size: int | Sequence[int] | None, axes: int) -> tuple[int, ...] | None:
-    """The crop per axis from what an option file may say: one number, one per axis, or nothing."""
-    return (gt_size,) * axes if isinstance(gt_size, int) else tuple(gt_size) if gt_size else None
+    """The crop per axis from what an option file may say: one number, one per axis, or nothing.
+
+    Raises: RefusedError for another count of numbers. An empty list, too, says neither a size nor that there is none.
+    """
+    if gt_size is None or isinstance(gt_size, int):
+        return None if gt_size is None else (gt_size,) * axes
+    if len(gt_size) != axes:
+        raise RefusedError(f"gt_size: found {list(gt_size)}, expected one number or {axes}, one for each axis")
+    return tuple(gt_size)
 
 
 def _turn_picture(image: np.ndarray, draw: Draw) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 
 from srkit.data.order import skip_limit
 from srkit.data.pairing import first_names
-from srkit.data.sources import Shape, in_threads
+from srkit.data.sources import Shape, Source, in_threads
 from srkit.errors import DataError
 
 if TYPE_CHECKING:
@@ -33,6 +33,22 @@ class Findings:
         if files:
             self.lines.append(f"{len(files)} {kind}: {first_names(files)}")
 
+    def add_lost(self, kind: str, source: Source) -> set[int]:
+        """Files that are missing or hold zero bytes; returns their numbers."""
+        sizes, lost = source.stats()[:, 0], set()
+        for what, found in (("missing", np.flatnonzero(sizes < 0)), ("empty (0 bytes)", np.flatnonzero(sizes == 0))):
+            self.add(f"{kind} are {what}", [source.label(k) for k in found.tolist()])
+            lost.update(found.tolist())
+        return lost
+
+    def add_unusable(self, kind: str, reasons: list[str], bearable: int) -> None:
+        """Files of which a text says what is wrong. Up to `bearable` are warned about, for a run skips them."""
+        if len(reasons) > bearable:
+            self.add(kind, reasons)
+            return
+        for reason in reasons:
+            _log.warning("%s: will be skipped: %s", self.title, reason)
+
     def refuse(self) -> None:
         """DataError with everything found, if anything."""
         if self.lines:
@@ -47,6 +63,11 @@ def picks(count: int, at_most: int) -> list[int]:
     return np.sort(np.random.default_rng(0).choice(count, at_most, replace=False)).tolist()
 
 
+def to_decode(count: int, *, everything: bool) -> list[int]:
+    """Numbers of the files whose content is looked at: all of up to 2,000, else 500 of them."""
+    return picks(count, count if everything or count <= _ALL_UP_TO else _PART)
+
+
 def check_files(
     reader: PictureReader, findings: Findings, cache_failures: Callable[[], dict[int, str]] | None = None
 ) -> None:
@@ -56,33 +77,26 @@ def check_files(
     for 500 picked by a fixed seed: decoding, size of gt against lq, size against the crop, one bit depth throughout,
     and with `bit_depth` no value above it. Pictures in a current cache were decoded when it was built.
     """
-    gone = set()
+    gone: set[int] = set()
     for role, source in reader.sources.items():
         if role == "lq" and reader.lq_is_made:
             continue
-        sizes = source.stats()[:, 0]
-        for kind, found in (("missing", np.flatnonzero(sizes < 0)), ("empty (0 bytes)", np.flatnonzero(sizes == 0))):
-            findings.add(f"{role} files are {kind}", [source.label(k) for k in found.tolist()])
-            gone.update(found.tolist())
+        gone |= findings.add_lost(f"{role} files", source)
     if reader.reading.check == "off":
         return
     failed = {} if cache_failures is None else cache_failures()
     unreadable = {k: reason for k, reason in failed.items() if k not in gone}
-    everything = reader.reading.check == "full"
-    chosen = [k for k in picks(len(reader), len(reader) if everything else _part(len(reader))) if k not in gone]
+    chosen = [k for k in to_decode(len(reader), everything=reader.reading.check == "full") if k not in gone]
     facts: dict[int, _Fact] = {}
     for k, fact in zip(chosen, in_threads(lambda k: _look(reader, k), chosen)):
         if isinstance(fact, str):
             unreadable[k] = fact
         else:
             facts[k] = fact
-    _report_unreadable(reader, findings, [unreadable[k] for k in sorted(unreadable)])
+    bearable = skip_limit(len(reader)) if reader.reading.on_error == "skip" else 0
+    findings.add_unusable("files are unreadable", [unreadable[k] for k in sorted(unreadable)], bearable)
     _report_sizes(reader, findings, facts)
     _report_depths(reader, findings, facts)
-
-
-def _part(count: int) -> int:
-    return count if count <= _ALL_UP_TO else _PART
 
 
 @dataclass(frozen=True)
@@ -100,14 +114,6 @@ def _look(reader: PictureReader, index: int) -> _Fact | str:
     except DataError as error:
         return str(error)
     return _Fact({r: s for r, (s, _) in seen.items()}, {r: t for r, (_, t) in seen.items()}, brightest)
-
-
-def _report_unreadable(reader: PictureReader, findings: Findings, reasons: list[str]) -> None:
-    if reader.reading.on_error == "skip" and len(reasons) <= skip_limit(len(reader)):
-        for reason in reasons:
-            _log.warning("%s: unreadable, will be skipped: %s", reader.title, reason)
-        return
-    findings.add("files are unreadable", reasons)
 
 
 def _report_sizes(reader: PictureReader, findings: Findings, facts: dict[int, _Fact]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from srkit.errors import RefusedError
+from srkit.data.ranges import require_within
 
 _GREY = np.array([0.299, 0.587, 0.114], np.float32)  # BT.601, as torchvision weighs
 
@@ -33,13 +33,10 @@ class ColourChange:
     hue: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.prob <= 1:
-            raise RefusedError(f"color_change_prob must lie in 0 to 1, got {self.prob}")
+        require_within("color_change_prob", self.prob)
         for name in ("brightness", "contrast", "saturation"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise RefusedError(f"{name} must lie in 0 to 1, got {getattr(self, name)}")
-        if not 0 <= self.hue <= 0.5:
-            raise RefusedError(f"hue must lie in 0 to 0.5 (the whole wheel), got {self.hue}")
+            require_within(name, getattr(self, name))
+        require_within("hue", self.hue, 0.5, "the whole wheel")
 
     @property
     def is_on(self) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from srkit.data.ranges import require_within
 from srkit.errors import RefusedError
 from srkit.imaging.jpeg_codec import jpeg_compressed
 
@@ -33,8 +34,7 @@ class LqDamage:
 
     def __post_init__(self) -> None:
         for name in ("dropout_prob", "jpeg_prob"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise RefusedError(f"lq_{name} must lie in 0 to 1, got {getattr(self, name)}")
+            require_within(f"lq_{name}", getattr(self, name))
         for name in ("dropout_holes", "dropout_size"):
             if getattr(self, name) < 1:
                 raise RefusedError(f"lq_{name} must be 1 or more, got {getattr(self, name)}")

@@ -52,6 +52,19 @@ class Form(Protocol):
     def low(self, lq: np.ndarray) -> np.ndarray:
         """lq as `values` would give it."""
 
+    @property
+    def span(self) -> float:
+        """What 1.0 of sr is in the file's units."""
+
+    def finished(self, sr: np.ndarray, scale: tuple[int, ...]) -> np.ndarray:
+        """sr in the colours of the file that `write` writes, still from 0 to 1 and not clipped."""
+
+    def stored(self, finished: np.ndarray) -> np.ndarray:
+        """The values of that file."""
+
+    def path(self, place: Path) -> Path:
+        """Where `write` puts the file."""
+
     def write(self, place: Path, sr: np.ndarray, sample: Sample, scale: tuple[int, ...]) -> None:
         """The file; `place` is its path without the suffix, which the kind adds."""
 
@@ -66,7 +79,8 @@ class PictureForm:
     Args:
         white: Intensity of 1.0.
         dtype: Integer type of the file.
-        luma: Range of lq's luma when lq is luma of a colour picture; what is measured is then limited-range luma.
+        luma: Range of lq's luma when lq is luma of a colour picture; what is measured is then limited-range luma. "own" is
+            a grey picture among those of a luma network: its values stay, and its interpolation is called as theirs.
         chroma: Its colour, (H, W, 2): Cb and Cr of lq.
     """
 
@@ -76,7 +90,7 @@ class PictureForm:
 
     white: float
     dtype: np.dtype
-    luma: Literal["", "limited", "full"] = ""
+    luma: Literal["", "limited", "full", "own"] = ""
     chroma: np.ndarray | None = None
 
     @classmethod
@@ -113,12 +127,26 @@ class PictureForm:
     def low(self, lq: np.ndarray) -> np.ndarray:
         return lq if np.issubdtype(lq.dtype, np.integer) else self.values(lq / self.white)
 
+    @property
+    def span(self) -> float:
+        return self.white
+
+    def finished(self, sr: np.ndarray, scale: tuple[int, ...]) -> np.ndarray:
+        """Luma gets the bicubic enlargement of lq's chroma."""
+        if self.chroma is None:
+            return sr
+        y = sr if self.luma == "full" else full_from_limited(sr)
+        return with_chroma(y, imresize(self.chroma / self.white, scale))
+
+    def stored(self, finished: np.ndarray) -> np.ndarray:
+        return quantize(finished, self.dtype, self.white)
+
+    def path(self, place: Path) -> Path:
+        return place.with_name(f"{place.name}.png")
+
     def write(self, place: Path, sr: np.ndarray, sample: Sample, scale: tuple[int, ...]) -> None:
-        """A PNG; luma gets the bicubic enlargement of lq's chroma."""
-        if self.chroma is not None:
-            y = sr if self.luma == "full" else full_from_limited(sr)
-            sr = with_chroma(y, imresize(self.chroma / self.white, scale))
-        write_image(place.with_name(f"{place.name}.png"), quantize(sr, self.dtype, self.white))
+        """A PNG."""
+        write_image(self.path(place), self.stored(self.finished(sr, scale)))
 
     def preview(self, images: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         return {name: (images[name] / self.white).astype(np.float32) for name in ("lq", "sr", "gt") if name in images}
@@ -162,10 +190,23 @@ class VolumeForm:
     def low(self, lq: np.ndarray) -> np.ndarray:
         return lq
 
+    @property
+    def span(self) -> float:
+        return self.white - self.black
+
+    def finished(self, sr: np.ndarray, scale: tuple[int, ...]) -> np.ndarray:
+        return sr
+
+    def stored(self, finished: np.ndarray) -> np.ndarray:
+        return self.values(finished)
+
+    def path(self, place: Path) -> Path:
+        return place.with_name(f"{place.name}.nii.gz")
+
     def write(self, place: Path, sr: np.ndarray, sample: Sample, scale: tuple[int, ...]) -> None:
         """A packed NIfTI of float32, and beside it a PNG of the middle slices: lq, sr, gt and difference."""
         values = self.values(sr)
-        write_volume(place.with_name(f"{place.name}.nii.gz"), values[..., 0], self.affine, like=self.header)
+        write_volume(self.path(place), values[..., 0], self.affine, like=self.header)
         shown = {"lq": enlarge(sample.images["lq"][..., 0], scale, 0), "sr": values[..., 0]}
         if "gt" in sample.images:
             shown["gt"] = sample.images["gt"][..., 0]
@@ -179,6 +220,11 @@ class VolumeForm:
                 times = [n // m for n, m in zip(size[:3], images[name].shape)]
                 shown[name] = middle_slices(images[name][..., 0], self.black, self.white, times) / np.float32(255)
         return shown
+
+
+def form_of(sample: Sample) -> Form:
+    """The sample's form; pictures need not say it."""
+    return sample.form or PictureForm.of(sample)
 
 
 def integer_type(images: Mapping[str, np.ndarray], white: float) -> np.dtype:

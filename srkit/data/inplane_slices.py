@@ -13,6 +13,7 @@ import numpy as np
 from srkit.data.augment import Augment
 from srkit.data.cache import cache_root
 from srkit.data.checks import Findings
+from srkit.data.ranges import require_within
 from srkit.data.sample import Sample
 from srkit.data.slice_cuts import SliceCuts
 from srkit.data.slice_geometry import SliceGeometry, ThickSlices
@@ -97,8 +98,7 @@ class SelfSupervisedSlices:
         self._check = check
         factor = _factor(scale)
         Augment(scale=(factor,), gt_size=(gt_size,))  # refuses what is no multiple
-        if not 0 <= foreground_prob <= 1:
-            raise RefusedError(f"foreground_prob must lie in 0 to 1, got {foreground_prob}")
+        require_within("foreground_prob", foreground_prob)
         self.cuts = SliceCuts(
             factor=factor, gt_size=gt_size, profile=profile, foreground_prob=foreground_prob, use_flip=use_flip
         )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
 
 from srkit.data.augment import Augment, sides
 from srkit.data.colour_change import ColourChange
@@ -11,9 +12,14 @@ from srkit.data.damage import LqDamage
 from srkit.data.folders import Folders
 from srkit.data.pairing import require_pattern, require_template
 from srkit.data.pairs import PictureDataset, PictureReader, Reading
+from srkit.data.resident import ResidentDraw
 from srkit.data.sources import ScaledSource, ShrunkSource, Source
 from srkit.errors import RefusedError
 from srkit.registry import DATASETS
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 @DATASETS.register()
@@ -64,7 +70,10 @@ class PairedImageDataset(PictureDataset):
         lq_resize: Rounding when lq is made: as published sets ("bicubic-uint8"), or BasicSR's single rounding.
         bit_depth: Bits really used in 16-bit files (12 makes white 4095); None takes the whole type.
         cache: "auto" keeps decoded crops' sources in one memory-mapped file when training on crops, unless that
-            needs above 64 GB or half the free disk; "disk" always; "none" decodes each time.
+            needs above 64 GB or half the free disk; "disk" always; "none" decodes each time. "device" is "auto" and,
+            beyond that, the whole set in the memory of the training device, where crops are then taken, flipped and
+            normalised: the same ones, without workers. A set that needs more than half of what is free there, and one
+            with options that change lq or colours in other ways, is read as in "auto", and a line says so.
         cache_dir: Where; None is $SRKIT_CACHE or ~/.cache/srkit.
         check: What `check` decodes: up to 2,000 files all, else 500 ("auto"), all ("full"), none ("off").
         on_error: Policy for files found unreadable in the run.
@@ -106,7 +115,7 @@ class PairedImageDataset(PictureDataset):
         scale_augment: list[float] | None = None,
         lq_resize: Literal["bicubic-uint8", "bicubic-float"] = "bicubic-uint8",
         bit_depth: int | None = None,
-        cache: Literal["auto", "disk", "none"] = "auto",
+        cache: Literal["auto", "disk", "none", "device"] = "auto",
         cache_dir: str | None = None,
         check: Literal["auto", "full", "off"] = "auto",
         on_error: Literal["raise", "skip"] = "raise",
@@ -156,6 +165,16 @@ class PairedImageDataset(PictureDataset):
         reader = PictureReader(type(self).__name__, lq, gt, augment, reading, problems, damage, colours, more)
         super().__init__(reader, on_error)
 
+    def hold(self, device: torch.device, room_bytes: float) -> str:
+        """Puts the set into the memory of the device, if at most `room_bytes` are needed; returns why not, or nothing."""
+        return self.reader.hold(device, room_bytes)
+
+    @property
+    def on_device(self) -> Callable[[Mapping[str, Tensor], Sequence[ResidentDraw]], dict[str, Tensor]] | None:
+        """Makes the batches of a set that lies on the device out of the samples' draws; None of any other set."""
+        held = self.reader.resident
+        return None if held is None else lambda images, draws: held.batch(draws)
+
 
 def _larger_sizes(
     smallest: int | list[int] | None, largest: int | None, step: int | None, scale: tuple[int, ...]
@@ -166,7 +185,10 @@ def _larger_sizes(
         raise RefusedError(f"gt_size_max: found {largest} with gt_size {smallest}, expected one number above gt_size")
     if step is not None and (step < 1 or any(step % s for s in scale)):
         raise RefusedError(f"gt_size_step: found {step}, expected a multiple of scale {scale}")
-    return [(side,) * len(scale) for side in range(smallest, largest + 1, step or math.lcm(*scale))][1:]
+    larger = range(smallest, largest + 1, step or math.lcm(*scale))[1:]
+    if not larger:
+        raise RefusedError(f"gt_size_max: no size between gt_size {smallest} and {largest} is a whole step further")
+    return [(side,) * len(scale) for side in larger]
 
 
 def _require_factors(factors: list[float], *, made: bool, crops: bool) -> None:

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -21,10 +21,14 @@ from srkit.data.damage import LqDamage
 from srkit.data.forms import PictureForm, integer_type
 from srkit.data.known_pictures import known_pictures
 from srkit.data.names import need_folders, output_name
+from srkit.data.resident import ResidentDraw, ResidentPictures, ResidentSet
 from srkit.data.sample import Sample
 from srkit.data.sources import ShrunkSource, Source
 from srkit.errors import DataError, RefusedError
 from srkit.imaging.colour import chroma, luma, luma_full
+
+if TYPE_CHECKING:
+    import torch
 
 _CACHE_LIMIT_BYTES = 64e9
 _log = logging.getLogger("srkit")
@@ -36,7 +40,7 @@ class Reading:
 
     color: Literal["rgb", "y", "y_full"] = "rgb"
     bit_depth: int | None = None
-    cache: Literal["auto", "disk", "none"] = "auto"
+    cache: Literal["auto", "disk", "none", "device"] = "auto"
     cache_dir: str | None = None
     check: Literal["auto", "full", "off"] = "auto"
     on_error: Literal["raise", "skip"] = "raise"
@@ -68,7 +72,7 @@ class PictureReader:
         alone: Literal["lq", "gt"] = "lq",
     ) -> None:
         self.alone = alone
-        _require_plane(augment.scale)
+        require_plane(augment.scale)
         self.damage, self.colours = damage or LqDamage(), colours or ColourChange()
         self.augments = [augment, *(replace(augment, gt_size=size) for size in more_sizes)]
         self.title, self.augment, self.reading, self.scale = title, augment, reading, augment.scale
@@ -84,6 +88,7 @@ class PictureReader:
         self._keep_folders = need_folders(self._named_by)
         self._use_cache: tuple[bool, str] | None = None
         self._unreadable: dict[int, str] = {}
+        self.resident: ResidentSet | None = None
 
     def __len__(self) -> int:
         return len(self.lq.names)
@@ -101,6 +106,8 @@ class PictureReader:
     def sample(self, index: int, rng: np.random.Generator | None, variant: int = 0) -> Sample:
         """See the datasets; `variant` numbers the crop's size. DataError, naming the files, when they cannot be read or do not fit."""
         paths = {role: source.label(index) for role, source in self.sources.items()}
+        if self.resident is not None and rng is not None:
+            return self._resident_sample(self.resident, index, rng, self.augments[variant], paths)
         images = {role: source.read(index) for role, source in self.sources.items()}
         lq, gt = images["lq"], images.get("gt")
         white = self.white(lq.dtype)
@@ -112,12 +119,14 @@ class PictureReader:
         if rng is None:
             whole = {role: self._colour(role, image, white, augmented=False) for role, image in images.items()}
             whole = {role: np.require(image, requirements=["C", "W"]) for role, image in whole.items()}
-            is_luma = self.reading.color != "rgb" and lq.shape[-1] == 3
+            kind: Literal["", "limited", "full", "own"] = ""
+            if self.reading.color != "rgb":
+                kind = "own" if lq.shape[-1] == 1 else "limited" if self.reading.color == "y" else "full"
             form = PictureForm(
                 white=white,
                 dtype=integer_type(images, white),
-                luma=("limited" if self.reading.color == "y" else "full") if is_luma else "",
-                chroma=chroma(lq) if is_luma else None,
+                luma=kind,
+                chroma=chroma(lq) if kind in ("limited", "full") else None,
             )
             return Sample(whole, name, paths, white, form=form)
         augment = self.augments[variant]
@@ -189,6 +198,82 @@ class PictureReader:
         self._unreadable = {k: reason for reasons in failed.values() for k, reason in reasons.items()}
         self.gt, self.lq = gt, cached["lq"]  # type: ignore[assignment]
 
+    def hold(self, device: torch.device, room_bytes: float) -> str:
+        """Puts the whole set into the device's memory; training samples are then draws that `resident` carries out there.
+
+        Returns: Why it was not done; empty when it was.
+        """
+        if self.resident is not None:
+            return ""
+        if self.gt is None or self.augment.gt_size is None:
+            return "it holds pairs that are trained on in crops (gt_size)"
+        if self.damage.is_on or self.colours.is_on:
+            return (
+                "the device crops, flips and adds color_jitter; the options lq_... and brightness to hue need the CPU"
+            )
+        if self.reading.color != "rgb" and self.augment.jitter_prob:
+            return "luma is made before color_jitter there, and after it in the file's own order"
+        self.prepare(progress=True)
+        need = self._resident_bytes()
+        if need > room_bytes:
+            return f"the set needs {need / 1e9:.3g} GB, and {room_bytes / 1e9:.3g} GB of {device} may be used (half of what is free)"
+        try:
+            self.resident = self._loaded(device)
+        except RefusedError as error:
+            return str(error)
+        return ""
+
+    def _resident_bytes(self) -> float:
+        """Estimated from up to 200 pictures."""
+        total = 0.0
+        for source in self.sources.values():
+            sizes = []
+            for k in picks(len(self), 200):
+                try:
+                    (height, width, channels), dtype = source.inspect(k)
+                except DataError:
+                    continue  # left out, as in the run
+                per_pixel = 4 if self.reading.color != "rgb" else max(3, channels) * dtype.itemsize
+                sizes.append(height * width * per_pixel)
+            total += sum(sizes) / max(1, len(sizes)) * len(self)
+        return total
+
+    def _loaded(self, device: torch.device) -> ResidentSet:
+        """All pictures as crops of them would be coloured: what is done to each pixel alone can be done before."""
+        held: dict[str, list[np.ndarray | None]] = {role: [] for role in self.sources}
+        unreadable, whites = {}, set()
+        for index in range(len(self)):
+            paths = {role: source.label(index) for role, source in self.sources.items()}
+            try:
+                images = {role: source.read(index) for role, source in self.sources.items()}
+                images["gt"] = self._fit(images["lq"], images["gt"], paths)
+            except DataError as error:
+                unreadable[index] = str(error)
+                for pictures in held.values():
+                    pictures.append(None)
+                continue
+            white = self.white(images["lq"].dtype)
+            whites.add(white)
+            for role, pictures in held.items():
+                pictures.append(self._colour(role, images[role], white, augmented=True))
+        if len(whites) != 1:
+            raise RefusedError("pictures of 8 and 16 bit are mixed")
+        factors = {"lq": (1, 1), "gt": self.scale}
+        roles = {role: ResidentPictures(pictures, factors[role], device) for role, pictures in held.items()}
+        return ResidentSet(roles, whites.pop(), unreadable)
+
+    def _resident_sample(
+        self, held: ResidentSet, index: int, rng: np.random.Generator, augment: Augment, paths: dict[str, str]
+    ) -> Sample:
+        """No pixels, but what chance decided; the same draws as where the pixels are on the host."""
+        size = held.lq_size(index)
+        try:
+            draw = augment.draw(rng, size, held.white)
+        except DataError as error:
+            raise DataError(f"{paths['lq']}: {error}") from None
+        assert augment.lq_size is not None
+        return Sample({}, self.output_name(index), paths, held.white, ResidentDraw(index, draw, augment.lq_size))
+
     def _decide_cache(self) -> tuple[bool, str]:
         if self._use_cache is None:
             self._use_cache = self._judge_cache()
@@ -196,7 +281,7 @@ class PictureReader:
 
     def _judge_cache(self) -> tuple[bool, str]:
         reading, root = self.reading, cache_root(self.reading.cache_dir)
-        if reading.cache == "none" or (reading.cache == "auto" and self.augment.gt_size is None):
+        if reading.cache == "none" or (reading.cache != "disk" and self.augment.gt_size is None):
             return False, "off"
         if reading.cache == "disk":
             return True, str(root)
@@ -301,6 +386,7 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def _require_plane(scale: tuple[int, ...]) -> None:
+def require_plane(scale: tuple[int, ...]) -> None:
+    """RefusedError unless it is the scale of pictures."""
     if len(scale) != 2 or min(scale) < 1:
         raise RefusedError(f"scale of a picture dataset is two whole numbers from 1, for height and width; got {scale}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Literal
@@ -17,6 +16,8 @@ from srkit.data.colour_change import ColourChange
 from srkit.data.names import NameList, require_folder, stem
 from srkit.data.order import skip_limit
 from srkit.data.pairing import by_key, first_names, meta_info_names
+from srkit.data.pairs import require_plane
+from srkit.data.ranges import require_within
 from srkit.data.sample import Sample
 from srkit.data.slide_places import SlidePlaces, find_places
 from srkit.data.sources import FileSource, in_threads
@@ -89,15 +90,11 @@ class SlideDataset:
         check: Literal["auto", "full", "off"] = "auto",
         on_error: Literal["raise", "skip"] = "raise",
     ) -> None:
-        if len(scale) != 2 or min(scale) < 1:
-            raise RefusedError(
-                f"scale of a picture dataset is two whole numbers from 1, for height and width; got {scale}"
-            )
+        require_plane(tuple(scale))
         for name, value in (("mpp", mpp), ("slide_mpp", slide_mpp), ("patches_per_slide", patches_per_slide)):
             if value is not None and value <= 0:
                 raise RefusedError(f"{name}: found {value}, expected a number above 0")
-        if not 0 <= tissue_fraction <= 1:
-            raise RefusedError(f"tissue_fraction must lie in 0 to 1, got {tissue_fraction}")
+        require_within("tissue_fraction", tissue_fraction)
         import_openslide()
         self.augment = Augment(scale=tuple(scale), gt_size=sides(gt_size, 2), use_hflip=use_hflip, use_rot=use_rot)
         self.colours = ColourChange(
@@ -141,9 +138,7 @@ class SlideDataset:
     def places(self, slide: int) -> SlidePlaces:
         """Where slide number `slide` may be cut, found once. DataError when it cannot be cut as asked."""
         if slide not in self._places:
-            opened = open_slide(self.files.label(slide))
-            if opened.mpp is None:
-                opened = replace(opened, mpp=self.slide_mpp)
+            opened = open_slide(self.files.label(slide), mpp=self.slide_mpp)
             assert self.augment.lq_size is not None
             found = find_places(
                 opened.view(mpp=self.mpp), self.augment.lq_size, self.augment.scale, self.tissue_fraction
@@ -169,17 +164,12 @@ class SlideDataset:
     def check(self) -> None:
         """Look at the slides, as the option `check` says; DataError names every problem found."""
         findings = Findings(type(self).__name__, list(self._problems))
-        sizes = self.files.stats()[:, 0]
-        for kind, found in (("missing", np.flatnonzero(sizes < 0)), ("empty (0 bytes)", np.flatnonzero(sizes == 0))):
-            findings.add(f"slides are {kind}", [self.files.label(k) for k in found.tolist()])
+        lost = findings.add_lost("slides", self.files)
         if self.check_mode != "off":
-            there = np.flatnonzero(sizes > 0).tolist()
+            there = [k for k in range(len(self.groups)) if k not in lost]
             reasons = [reason for reason in in_threads(self._trouble, there) if reason]
-            if self.on_error == "skip" and len(reasons) * self.patches_per_slide <= skip_limit(len(self)):
-                for reason in reasons:
-                    _log.warning("%s: will be skipped: %s", findings.title, reason)
-            else:
-                findings.add("slides cannot be used", reasons)
+            bearable = skip_limit(len(self)) // self.patches_per_slide if self.on_error == "skip" else 0
+            findings.add_unusable("slides cannot be used", reasons, bearable)
         findings.refuse()
 
     def _trouble(self, slide: int) -> str | None:
@@ -193,8 +183,9 @@ class SlideDataset:
         return None
 
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of names and sizes in the list's order, which decides what a resumed run would read."""
-        digest = hashlib.sha256()
+        """SHA-256 (hex) of names and sizes in the list's order, and of what decides where and how slides are cut."""
+        recipe = [self.mpp, self.slide_mpp, self.tissue_fraction, self.patches_per_slide]
+        digest = hashlib.sha256(f"{recipe}\n".encode())
         for name, size in zip(self.files.names, self.files.stats()[:, 0].tolist()):
             digest.update(f"{name}\0{size}\n".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()

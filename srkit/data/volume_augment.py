@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from srkit.data.ranges import require_not_negative, require_within
 from srkit.errors import RefusedError
 
 _BIAS_ORDER = 3
@@ -79,11 +80,9 @@ class VolumeAugment:
         if not set(self.flip_axes) <= {0, 1, 2} or len(set(self.flip_axes)) < len(self.flip_axes):
             raise RefusedError(f"flip_axes: found {list(self.flip_axes)}, expected different ones of 0, 1, 2")
         for name in ("affine_prob", "elastic_prob", "gamma_prob", "bias_prob"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise RefusedError(f"{name} must lie in 0 to 1, got {getattr(self, name)}")
+            require_within(name, getattr(self, name))
         for name in ("rotation_deg", "translation", "gamma_log", "bias_coefficient"):
-            if getattr(self, name) < 0:
-                raise RefusedError(f"{name} must not be negative, got {getattr(self, name)}")
+            require_not_negative(name, getattr(self, name))
         if len(self.scaling) != 2 or not 0 < self.scaling[0] <= self.scaling[1]:
             raise RefusedError(f"scaling: found {list(self.scaling)}, expected lowest and highest size, above 0")
         if self.elastic_voxels <= 0:

@@ -38,6 +38,8 @@ class VolumeCache:
         self.note = note or str(folder or "in memory")
         self._facts: dict[int, Facts] = {}
         self._held: dict[int, VolumePair] = {}
+        first: dict[tuple[str, ...], int] = {}  # a volume that a list names several times is made once
+        self._same = [first.setdefault(tuple(volumes.inputs(k)), k) for k in range(len(volumes))]
 
     def __getstate__(self) -> dict[str, Any]:
         # A spawned worker maps the files itself instead of receiving the arrays.
@@ -50,6 +52,7 @@ class VolumeCache:
 
     def get(self, index: int) -> VolumePair:
         """The volume. Raises DataError naming a file that cannot be used, OSError when the folder cannot be written."""
+        index = self._same[index]
         pair = self._held.get(index)
         if pair is None:
             pair = self._mapped(index) or self._make(index)
@@ -61,6 +64,7 @@ class VolumeCache:
 
     def facts(self, index: int) -> Facts:
         """Of the volume; raises as `get` does."""
+        index = self._same[index]
         if index not in self._facts:
             self._facts[index] = self.get(index).facts
         return self._facts[index]
@@ -87,7 +91,7 @@ class VolumeCache:
 
         if self.folder is not None and self.folder.is_dir():
             _sweep(self.folder)
-        wanted = [k for k in indices if k not in self._facts]
+        wanted = [k for k in dict.fromkeys(self._same[k] for k in indices) if k not in self._facts]
         # disable=None: no bar where stderr is no terminal
         bar = tqdm(total=len(wanted), desc="volumes", unit="file", disable=None if progress else True)
         failures = {}
@@ -98,11 +102,11 @@ class VolumeCache:
                 else:
                     self._facts[k] = result
                 bar.update()
-        return failures
+        return {k: failures[self._same[k]] for k in indices if self._same[k] in failures}
 
     def missing(self) -> list[int]:
         """Volumes the folder does not hold yet."""
-        return [k for k in range(len(self.volumes)) if self._readable(k) and self._mapped(k) is None]
+        return [k for k in dict.fromkeys(self._same) if self._readable(k) and self._mapped(k) is None]
 
     def _readable(self, index: int) -> bool:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
-from srkit.data.checks import Findings, picks
+from srkit.data.checks import Findings, to_decode
 from srkit.data.order import skip_limit
 from srkit.data.pairing import first_names
 from srkit.data.sources import in_threads
@@ -13,7 +13,6 @@ from srkit.data.volume_pairs import VolumePairs
 from srkit.errors import DataError
 from srkit.imaging.volumes import VolumeHeader
 
-_ALL_UP_TO, _PART = 2000, 500
 _log = logging.getLogger("srkit")
 
 
@@ -45,15 +44,9 @@ def check_volumes(
             cut.append(f"{path} {shape} to {kept}")
         if gt_size is not None and any(n < m for n, m in zip(kept, gt_size)):
             small.append(f"{path} {shape}")
-    everything = all_voxels or len(volumes) <= _ALL_UP_TO
-    chosen = range(len(volumes)) if everything else picks(len(volumes), _PART)
-    unusable |= build([k for k in chosen if k not in unusable])
-    reasons = [unusable[k] for k in sorted(unusable)]
-    if skips and len(reasons) <= skip_limit(len(volumes)):
-        for reason in reasons:
-            _log.warning("%s: unusable, will be skipped: %s", findings.title, reason)
-    else:
-        findings.add("volumes cannot be used", reasons)
+    unusable |= build([k for k in to_decode(len(volumes), everything=all_voxels) if k not in unusable])
+    bearable = skip_limit(len(volumes)) if skips else 0
+    findings.add_unusable("volumes cannot be used", [unusable[k] for k in sorted(unusable)], bearable)
     findings.add(f"volumes are smaller than gt_size {gt_size}", small)
     if cut:
         text = "%s: %d gt volumes are cut at the far end to a multiple of scale %s: %s"

@@ -30,18 +30,23 @@ class Entry(NamedTuple):
 def write_entry(path: Path, identity: str, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> None:
     """Writes or replaces the file, whole. Raises OSError, and then leaves nothing behind."""
     layout: dict[str, tuple[str, list[int], int]] = {}
+    whole: dict[tuple[int, str, tuple[int, ...]], tuple[np.ndarray, int]] = {}  # by memory: lq of scale 1 is gt itself
     end = 0
     for name, array in arrays.items():
-        layout[name] = (array.dtype.str, list(array.shape), end)
-        end += array.nbytes + -array.nbytes % _ALIGN
+        array = np.ascontiguousarray(array)
+        memory = (array.ctypes.data, array.dtype.str, array.shape)
+        if memory not in whole:
+            whole[memory] = array, end
+            end += array.nbytes + -array.nbytes % _ALIGN
+        layout[name] = (array.dtype.str, list(array.shape), whole[memory][1])
     head = json.dumps({"identity": identity, "facts": dict(facts), "layout": layout}).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.stem}-{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("xb") as out:
             out.write(head + b" " * (-(len(head) + 1) % _ALIGN) + b"\n")
-            for array in arrays.values():
-                out.write(np.ascontiguousarray(array).data)
+            for array, _ in whole.values():
+                out.write(array.data)
                 out.write(bytes(-array.nbytes % _ALIGN))
             out.flush()
             os.fsync(out.fileno())

@@ -156,7 +156,9 @@ class VolumePairs:
         making = self.making
         headers = self.headers(index)
         whole = {
-            role: read_volume(header.path, repair_nan=making.repair_nan, **self._choice(role))[0]
+            role: read_volume(
+                header.path, repair_nan=making.repair_nan, may_be_constant=role == "mask", **self._choice(role)
+            )[0]
             for role, header in headers.items()
         }
         if "lq" in whole and making.resample_lq:
@@ -190,10 +192,14 @@ class VolumePairs:
         )
 
     def _choice(self, role: str) -> dict[str, Any]:
-        """How a file of that role is read: which volume, and its true spacing."""
+        """How a file of that role is read: which volume, and its true spacing.
+
+        Of lq that follows from gt's only where its voxels are whole blocks of gt's; what is resampled has its own.
+        """
         spacing = self.making.spacing_mm
         if spacing is not None and role == "lq":
-            spacing = tuple(mm * s for mm, s in zip(spacing, self.making.scale))
+            resampled = self.making.resample_lq
+            spacing = None if resampled else tuple(mm * s for mm, s in zip(spacing, self.making.scale))
         return {"volume": None if role == "mask" else self.making.volume, "spacing_mm": spacing}
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from srkit.data.augment import Augment, sides
 from srkit.data.cache import cache_root
 from srkit.data.checks import Findings
 from srkit.data.forms import VolumeForm
+from srkit.data.ranges import require_within
 from srkit.data.sample import Sample
 from srkit.data.volume_augment import VolumeAugment
 from srkit.data.volume_cache import VolumeCache
@@ -24,12 +24,13 @@ from srkit.data.volume_checks import check_volumes
 from srkit.data.volume_files import find_files, unique_names
 from srkit.data.volume_pairs import Making, VolumePair, VolumePairs
 from srkit.data.volume_patches import VolumePatches
+from srkit.disk import free_disk_bytes
 from srkit.errors import DataError, RefusedError
 from srkit.imaging.intensity import to_unit
 from srkit.imaging.slices import require_thickness
 from srkit.registry import DATASETS
 
-_BYTES_PER_VOXEL = 10  # of a volume made ready, at most: gt, lq, mask, indices of the body
+_BYTES_PER_VOXEL = 13  # of a volume made ready, at most: gt 4, lq 4, mask 1, indices of the body 4
 _PRESET_WHITE = 255.0
 _log = logging.getLogger("srkit")
 
@@ -54,7 +55,8 @@ class VolumeDataset:
         recursive: Take the volumes of all folders below the roots too; partners have the same folder.
         gt_size: Side of the gt patch in voxels, or one number per axis, multiples of the scale; None takes whole volumes.
         volume: Which volume of 4D files, from 0.
-        spacing_mm: True distance of gt's voxels along each axis, for headers that are wrong.
+        spacing_mm: True distance of gt's voxels along each axis, for headers that are wrong. Acquired lq is then taken to have
+            that over the scale, but with resample_lq what its own header says.
         repair_nan: Put 0 where a file holds NaN or infinity instead of refusing it.
         mask_root: Folder of masks (not 0 is inside) named like gt, for metrics and for foreground_prob. Without it the mask
             is what is not 0 in volumes with a fifth or more of exact zeros, else what exceeds foreground_threshold.
@@ -135,8 +137,7 @@ class VolumeDataset:
         self.title, self.on_error = type(self).__name__, on_error
         self._check, self._cache_mode, self._root = check, cache, cache_root(cache_dir) / "volumes"
         self.scale = _three_axes(scale)
-        if not 0 <= foreground_prob <= 1:
-            raise RefusedError(f"foreground_prob must lie in 0 to 1, got {foreground_prob}")
+        require_within("foreground_prob", foreground_prob)
         augment = VolumeAugment(
             flip_axes=flip_axes,
             affine_prob=affine_prob,
@@ -166,7 +167,8 @@ class VolumeDataset:
                 "resample_lq is for acquired lq; found without dataroot_lq: drop it, or name that folder"
             )
         _require_sense(making, augment, acquired=dataroot_lq is not None)
-        self.patches = VolumePatches(making, augment, _patch(gt_size, self.scale), foreground_prob)
+        patch = Augment(scale=self.scale, gt_size=sides(gt_size, 3)).gt_size  # refuses what is no multiple of the scale
+        self.patches = VolumePatches(making, augment, patch, foreground_prob)
         files = find_files(
             dataroot_gt=dataroot_gt,
             dataroot_lq=dataroot_lq,
@@ -263,7 +265,7 @@ class VolumeDataset:
         if self._cache_mode == "auto":
             wanted = VolumeCache(self.volumes, self._root, keep=False).missing()
             need = sum(_BYTES_PER_VOXEL * self._voxels(k) for k in wanted)
-            free = shutil.disk_usage(next(p for p in (self._root, *self._root.absolute().parents) if p.exists())).free
+            free = free_disk_bytes(self._root)
             if need > free / 2:
                 note = f"in memory ({need / 1e9:.1f} GB, more than half of the {free / 1e9:.1f} free in {self._root})"
                 _log.warning("%s: no cache on disk, volumes are held %s", self.title, note)
@@ -325,13 +327,6 @@ def _three_axes(scale: Sequence[int]) -> tuple[int, ...]:
             f"scale of volumes is three whole numbers from 1, one for each voxel axis, such as [1, 1, 4]; got {tuple(scale)}"
         )
     return tuple(scale)
-
-
-def _patch(gt_size: int | Sequence[int] | None, scale: tuple[int, ...]) -> tuple[int, ...] | None:
-    size = sides(gt_size, 3)
-    if size is not None and len(size) != 3:
-        raise RefusedError(f"gt_size: found {list(size)}, expected one number or three, one for each voxel axis")
-    return Augment(scale=scale, gt_size=size).gt_size  # refuses what is no multiple of the scale
 
 
 def _require_sense(making: Making, augment: VolumeAugment, *, acquired: bool) -> None:

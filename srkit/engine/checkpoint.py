@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -14,10 +15,12 @@ from typing import Any, BinaryIO
 
 import torch
 
+from srkit.disk import free_disk_bytes
 from srkit.engine.faults import fault
 from srkit.errors import StorageError, WeightsError
 
 FORMAT = 1
+logger = logging.getLogger("srkit")
 _FOLDER = re.compile(r"iter_(\d+)$")
 
 
@@ -98,8 +101,7 @@ def write_atomically(path: Path, dump: Any) -> None:
 
 
 def free_space(path: Path) -> str:
-    folder = next(p for p in (path, *path.parents) if p.is_dir())
-    return f"{shutil.disk_usage(folder).free / 2**20:,.0f} MB free on that disk"
+    return f"{free_disk_bytes(path) / 2**20:,.0f} MB free on that disk"
 
 
 @dataclass
@@ -148,6 +150,7 @@ class CheckpointStore:
             fault("save.before_rename")
             if final.exists():
                 self._set_aside(final, "replaced")
+                fault("save.between_renames")
             part.rename(final)
             fsync_folder(self.folder)
             fault("save.after_rename")
@@ -192,7 +195,7 @@ class CheckpointStore:
     def remove_strays(self) -> None:
         """Unfinished saves of processes that died. Call only while holding the experiment's lock."""
         for stray in self.folder.glob(".tmp-*"):
-            shutil.rmtree(stray) if stray.is_dir() else stray.unlink()
+            shutil.rmtree(stray) if stray.is_dir() and not stray.is_symlink() else stray.unlink()
 
     def _set_aside(self, folder: Path, why: str) -> Path:
         number = 0
@@ -201,6 +204,7 @@ class CheckpointStore:
         return folder.rename(aside)
 
     def _prune(self, best_iteration: int | None) -> None:
+        """Removes what is no longer kept. A folder that cannot be removed stays: the new checkpoint is written already."""
         for folder in self.folders()[self.keep_last :]:
             iteration = int(_FOLDER.match(folder.name)[1])  # type: ignore[index]
             if iteration == best_iteration or (self.keep_every and iteration % self.keep_every == 0):
@@ -208,7 +212,12 @@ class CheckpointStore:
             if folder.is_symlink():
                 continue
             # Renamed first: a kill half-way must not leave a folder that looks like a damaged checkpoint.
-            doomed = folder.rename(folder.with_name(f".tmp-{folder.name}-pruned-{os.getpid()}"))
+            try:
+                doomed = folder.rename(folder.with_name(f".tmp-{folder.name}-pruned-{os.getpid()}"))
+                fault("save.in_prune")
+            except OSError as error:
+                logger.warning("%s: cannot be removed (%s); it stays there", folder, error.strerror or error)
+                continue
             shutil.rmtree(doomed, ignore_errors=True)
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import gc
 import os
+import socket
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import Any, Literal, TypeGuard, TypeVar
+from typing import Any, Literal, NamedTuple, TypeGuard, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,7 @@ class Group:
     rank: int
     world_size: int
     device: torch.device
+    machines: int = 1
 
     @property
     def is_main(self) -> bool:
@@ -136,14 +138,22 @@ def join_group(
     num_gpu: int | str,
     *,
     backend: str | None,
-    port: int,
+    port: int | None,
     timeout_s: float,
+    join_timeout_s: float = 60.0,
 ) -> tuple[Group, str | None]:
     """Joins the process group that the launcher describes in the environment.
 
-    Raises: RefusedError when the launcher's variables are absent.
+    Args:
+        port: Where rank 0 listens under SLURM; None is a number that follows from the job's.
+        timeout_s: Seconds after which a peer that does not answer is given up.
+        join_timeout_s: Seconds in which all processes must have come.
+
+    Raises: RefusedError when the launcher's variables are absent, the port is taken, or processes would share a GPU or
+        differ in their device; PeerLostError when some do not come.
     """
     if launcher == "none":
+        _refuse_many_alone()
         device, note = choose_device(num_gpu, 0)
         if isinstance(num_gpu, int) and num_gpu > 1 and device.type == "cuda":
             note = (
@@ -161,17 +171,94 @@ def join_group(
         )
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     device, note = choose_device(num_gpu, int(os.environ.get("LOCAL_RANK", "0")))
-    if world > 1:
-        if device.type == "cuda":
-            torch.cuda.set_device(device)
-        torch.distributed.init_process_group(
-            backend if backend and device.type == "cuda" else ("nccl" if device.type == "cuda" else "gloo"),
+    if world == 1:
+        return Group(0, 1, device), note
+    backend = backend if backend and device.type == "cuda" else ("nccl" if device.type == "cuda" else "gloo")
+    store, places = _meet(rank, world, device, join_timeout_s)
+    _refuse_bad_places(places, is_shared_gpu_bad=backend == "nccl")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    store.set_timeout(timedelta(seconds=timeout_s))
+    Group._call(
+        partial(
+            torch.distributed.init_process_group,
+            backend,
+            store=store,
+            rank=rank,
+            world_size=world,
             timeout=timedelta(seconds=timeout_s),
         )
-    return Group(rank, world, device), note
+    )
+    return Group(rank, world, device, machines=len({place.host for place in places})), note
 
 
-def _slurm_environment(port: int) -> None:
+class _Place(NamedTuple):
+    """Where a process runs; `gpu` is empty on the CPU."""
+
+    host: str
+    device: str
+    gpu: str
+
+
+def _meet(rank: int, world: int, device: torch.device, timeout_s: float) -> tuple[torch.distributed.Store, list[_Place]]:
+    """Waits for all processes, through plain sockets: a bad start is said before the devices begin to talk.
+
+    Returns: The store in which they met, and the place of every rank.
+    """
+    at = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+    gpu = str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else ""
+    own = _Place(socket.gethostname(), device.type, gpu)
+    try:
+        store, _, _ = next(torch.distributed.rendezvous("env://", timeout=timedelta(seconds=timeout_s)))
+        store.set(f"place_{rank}", "\n".join(own))
+        found = [store.get(f"place_{other}").decode().split("\n") for other in range(world)]
+    except (RuntimeError, TimeoutError) as error:  # what torch.distributed raises, DistError among it
+        if "EADDRINUSE" in str(error):
+            raise RefusedError(
+                f"port {os.environ['MASTER_PORT']} of this machine is used by another program, so the {world} processes "
+                "cannot meet there; set dist_params.port, or MASTER_PORT in the environment, to a free one"
+            ) from error
+        raise PeerLostError(
+            f"rank {rank} waited {timeout_s:g} s at {at}, and not all of the {world} processes came "
+            f"({str(error).splitlines()[0]}); look for the first one that failed, and whether {at} can be reached from "
+            "every machine. If they start slowly, raise dist_params.join_timeout_s"
+        ) from error
+    return store, [_Place(*place) for place in found]
+
+
+def _refuse_bad_places(places: Sequence[_Place], *, is_shared_gpu_bad: bool) -> None:
+    """Every rank sees the same places, so all of them refuse."""
+    if len({place.device for place in places}) > 1:
+        alone = [f"{rank} ({place.host})" for rank, place in enumerate(places) if place.device == "cpu"]
+        raise RefusedError(
+            f"ranks {', '.join(alone)} see no GPU and the others do; make one visible to each process "
+            "(CUDA_VISIBLE_DEVICES, or SLURM's --gpus-per-task), or set num_gpu: 0 to train all on CPUs"
+        )
+    taken: dict[tuple[str, str], int] = {}
+    for rank, place in enumerate(places):
+        other = taken.setdefault((place.host, place.gpu), rank)
+        if place.gpu and other != rank and is_shared_gpu_bad:
+            count = sum(place.host == p.host for p in places)
+            gpus = len({p.gpu for p in places if p.host == place.host})
+            raise RefusedError(
+                f"{count} processes on {place.host} would share {gpus} GPU(s) (ranks {other} and {rank} the same one), and "
+                f"each needs its own; start {gpus} there (torchrun --nproc-per-node {gpus}), or make more visible "
+                "(CUDA_VISIBLE_DEVICES)"
+            )
+
+
+def _refuse_many_alone() -> None:
+    """RefusedError when a launcher started several processes that were not told so: all would do the whole work."""
+    if "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        count, name = os.environ["WORLD_SIZE"], "pytorch"
+    elif int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+        count, name = os.environ["SLURM_STEP_NUM_TASKS"], "slurm"
+    else:
+        return
+    raise RefusedError(f"{count} processes were started, but each was told to work alone; add --launcher {name}")
+
+
+def _slurm_environment(port: int | None) -> None:
     """Translates SLURM's variables into torch's. Raises RefusedError outside a SLURM job step."""
     needed = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_NODELIST")
     missing = [v for v in needed if v not in os.environ]
@@ -181,8 +268,17 @@ def _slurm_environment(port: int) -> None:
     os.environ["WORLD_SIZE"] = os.environ["SLURM_NTASKS"]
     os.environ["LOCAL_RANK"] = os.environ["SLURM_LOCALID"]
     if "MASTER_ADDR" not in os.environ:
-        hosts = subprocess.run(
-            ["scontrol", "show", "hostnames", os.environ["SLURM_NODELIST"]], capture_output=True, text=True, check=True
-        )
+        nodes = os.environ.get("SLURM_STEP_NODELIST", os.environ["SLURM_NODELIST"])  # a step may use some of the job's
+        try:
+            hosts = subprocess.run(
+                ["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True, timeout=60
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            raise RefusedError(
+                f"--launcher slurm: 'scontrol show hostnames {nodes}' failed ({error}); set MASTER_ADDR to the name of the "
+                "job's first machine"
+            ) from error
         os.environ["MASTER_ADDR"] = hosts.stdout.split()[0]
+    if port is None:  # two jobs on one machine must not meet at the same port
+        port = 20000 + int(os.environ.get("SLURM_JOB_ID", "0")) % 10000
     os.environ.setdefault("MASTER_PORT", str(port))

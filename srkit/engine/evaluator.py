@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 from typing import Protocol as TypingProtocol
@@ -13,16 +15,16 @@ from typing import Protocol as TypingProtocol
 import numpy as np
 from tqdm import tqdm
 
-from srkit.data.forms import Form, PictureForm
+from srkit.data.forms import form_of
 from srkit.data.loader import eval_samples
 from srkit.data.sample import Sample
 from srkit.engine.distributed import Group
 from srkit.engine.log import logger
 from srkit.engine.restorer import Restorer
 from srkit.engine.timing import Stopwatch, Timing
-from srkit.errors import DataError, DivergedError
+from srkit.errors import DataError, DivergedError, StorageError
 from srkit.metrics.protocol import Protocol
-from srkit.metrics.summary import summarize
+from srkit.metrics.summary import mean, summarize
 
 _QUICK_VALUES = 12_000_000  # a picture larger than this is never too small for a metric
 
@@ -39,7 +41,11 @@ class MetricFunction(TypingProtocol):
 
 @dataclass(frozen=True)
 class NamedMetric:
-    """A metric under the name the option file gives it, the protocol that prepares its pictures, and where it looks."""
+    """A metric under the name the option file gives it, the protocol that prepares its pictures, and where it looks.
+
+    Args:
+        told: Type and options in words: of two values, what besides the protocol must be alike.
+    """
 
     name: str
     metric: MetricFunction
@@ -47,6 +53,7 @@ class NamedMetric:
     better: str
     region: Literal["whole", "mask"] = "whole"
     erode: int = 0
+    told: str = ""
 
     @property
     def is_of_lq(self) -> bool:
@@ -116,6 +123,7 @@ class SetResult:
     previews: list[dict[str, np.ndarray]] = field(default_factory=list)
     jpeg_gt: int = 0
     timings: dict[str, Timing] = field(default_factory=dict)
+    _summaries: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict, init=False, repr=False)
 
     def methods(self) -> list[str]:
         return list(dict.fromkeys(row.method for row in self.rows))
@@ -131,13 +139,15 @@ class SetResult:
         return replace(self, rows=[*self.rows, *more], timings={**self.timings, **other.timings})
 
     def summary(self, method: str, metric: str) -> dict[str, Any]:
-        rows = [r for r in self.rows if r.method == method and r.metric == metric]
-        return summarize([r.value for r in rows], [r.group for r in rows])
+        """Worked out once: its interval takes as long as thousands of means."""
+        if (method, metric) not in self._summaries:
+            rows = [r for r in self.rows if r.method == method and r.metric == metric]
+            self._summaries[method, metric] = summarize([r.value for r in rows], [r.group for r in rows])
+        return self._summaries[method, metric]
 
     def mean(self, method: str, metric: str) -> float:
         """Mean over images; infinite when every image is identical to its gt."""
-        mean = self.summary(method, metric)["mean"]
-        return math.inf if mean is None else float(mean)
+        return mean([r.value for r in self.rows if r.method == method and r.metric == metric])
 
     def bar(self, metric: NamedMetric) -> tuple[str, float] | None:
         """The interpolation with the best mean, and that: what a network has to beat. None without such rows, and for a
@@ -152,6 +162,26 @@ class SetResult:
         if not found:
             return None
         return (max if metric.better == "higher" else min)(found, key=lambda item: item[1])
+
+
+@contextmanager
+def _writer(behind: bool) -> Iterator[Callable[[Callable[[], None]], None]]:
+    """Does what it is given: at once, or `behind`: on a thread, while the next picture is read and restored. What a write
+    raises there comes up with the next one, or at the end; the thread ends with the block in any case."""
+    if not behind:
+        yield lambda write: write()
+        return
+    with ThreadPoolExecutor(1, "srkit-picture") as pool:
+        jobs: list[Future[None]] = []
+
+        def later(write: Callable[[], None]) -> None:
+            if jobs:
+                jobs.pop().result()
+            jobs.append(pool.submit(write))
+
+        yield later
+        if jobs:
+            jobs.pop().result()
 
 
 class Evaluator:
@@ -185,6 +215,7 @@ class Evaluator:
         save_as: Callable[[str], Path] | None = None,
         previews: int = 0,
         tick: Callable[[], None] = lambda: None,
+        on_unwritten: Callable[[StorageError], None] | None = None,
         known: Iterable[Row] = (),
         keep: Callable[[Sequence[Row]], None] = lambda rows: None,
         stopwatch: Stopwatch | None = None,
@@ -196,7 +227,9 @@ class Evaluator:
             save_as: Maps a picture's name to the path, without suffix, its sr is written to.
             previews: Pictures of which a preview is kept (on rank 0).
             tick: Called after every picture; may raise to give up.
-            known: Rows measured before: a picture whose rows are complete is neither restored nor saved again.
+            on_unwritten: Told of each sr that could not be written; None raises that StorageError instead.
+            known: Rows measured before: a picture whose rows are complete, and whose file is there where one is wanted, is
+                neither restored nor saved again.
             keep: Called with the new rows of each picture.
             stopwatch: Times the network.
 
@@ -214,30 +247,33 @@ class Evaluator:
         samples = eval_samples(item.dataset, mine, item.num_workers)
         earlier = _complete(known, {m.name for m in item.metrics if not m.unavailable})
         jpegs = 0
-        for sample in tqdm(samples, item.name, len(mine), leave=False, disable=not self.progress):
-            form, new, has_gt = _form(sample), [], "gt" in sample.images
-            jpegs += has_gt and sample.paths.get("gt", "").lower().endswith((".jpg", ".jpeg"))
-            found = earlier.get((method, sample.name))
-            if found is None:
-                restored = self._restore(restorer.at_scale(item.scale), sample, item.name, stopwatch)
-                sr = form.values(restored)
-                if save_as is not None:
-                    form.write(save_as(sample.name), restored, sample, item.scale)
-                found = list(self._measure(item, sample, method, sr))
-                new += found
-                if len(kept) < previews:
-                    kept.append(form.preview({**sample.images, "sr": sr}))
-            rows.extend(found)
-            baselines = form.baselines
-            for name in baselines if want_baselines and has_gt else ():
-                found = earlier.get((name, sample.name))
-                if found is None:
-                    enlarged = form.enlarged(name, sample.images["lq"], item.scale)
-                    found = list(self._measure(item, sample, name, enlarged))
+        # Beside a network that is timed nothing else runs.
+        with _writer(behind=stopwatch is None) as writing:
+            for sample in tqdm(samples, item.name, len(mine), leave=False, disable=not self.progress):
+                form, new, has_gt = form_of(sample), [], "gt" in sample.images
+                jpegs += has_gt and sample.paths.get("gt", "").lower().endswith((".jpg", ".jpeg"))
+                place = None if save_as is None else save_as(sample.name)
+                found = earlier.get((method, sample.name))
+                if found is None or (place is not None and not form.path(place).is_file()):
+                    restored = self._restore(restorer.at_scale(item.scale), sample, item.name, stopwatch)
+                    sr = form.values(restored)
+                    if place is not None:
+                        writing(partial(_write, partial(form.write, place, restored, sample, item.scale), on_unwritten))
+                    found = list(self.measure(item, sample, method, sr))
                     new += found
-                baseline_rows.extend(found)
-            keep(new)
-            tick()
+                    if len(kept) < previews:
+                        kept.append(form.preview({**sample.images, "sr": sr}))
+                rows.extend(found)
+                baselines = form.baselines
+                for name in baselines if want_baselines and has_gt else ():
+                    found = earlier.get((name, sample.name))
+                    if found is None:
+                        enlarged = form.enlarged(name, sample.images["lq"], item.scale)
+                        found = list(self.measure(item, sample, name, enlarged))
+                        new += found
+                    baseline_rows.extend(found)
+                keep(new)
+                tick()
         gathered = self.group.gather((rows, baseline_rows, jpegs))
         if want_baselines:
             self._baseline_rows[item.name] = _interleave([part[1] for part in gathered])
@@ -263,7 +299,9 @@ class Evaluator:
             raise DivergedError(f"{set_name}/{sample.name}: the network's output is not finite; use earlier weights")
         return sr
 
-    def _measure(self, item: EvalSet, sample: Sample, method: str, sr: np.ndarray) -> Iterator[Row]:
+    @staticmethod
+    def measure(item: EvalSet, sample: Sample, method: str, sr: np.ndarray) -> Iterator[Row]:
+        """A row for each metric of the set that can be measured here; none without gt."""
         gt = sample.images.get("gt")
         if gt is None:
             return
@@ -272,7 +310,7 @@ class Evaluator:
                 f"{item.name}/{sample.name}: sr is {sr.shape[:-1]}, gt is {gt.shape[:-1]} ({sample.paths.get('gt')}); "
                 f"lq and gt do not differ by scale {item.scale}"
             )
-        mask, form = _mask(sample), _form(sample)
+        mask, form = _mask(sample), form_of(sample)
         for named in item.metrics:
             if named.unavailable:
                 continue
@@ -282,8 +320,13 @@ class Evaluator:
             yield Row(sample.name, method, named.name, protocol, value, sample.group or sample.name)
 
 
-def _form(sample: Sample) -> Form:
-    return sample.form or PictureForm.of(sample)
+def _write(write: Callable[[], None], on_unwritten: Callable[[StorageError], None] | None) -> None:
+    try:
+        write()
+    except StorageError as error:
+        if on_unwritten is None:
+            raise
+        on_unwritten(error)
 
 
 def _mask(sample: Sample) -> np.ndarray | None:
@@ -292,11 +335,11 @@ def _mask(sample: Sample) -> np.ndarray | None:
 
 
 def _complete(known: Iterable[Row], metrics: set[str]) -> dict[tuple[str, str], list[Row]]:
-    """By method and picture: rows of exactly these metrics."""
-    found: dict[tuple[str, str], list[Row]] = {}
+    """By method and picture: rows of exactly these metrics, the latest of each."""
+    found: dict[tuple[str, str], dict[str, Row]] = {}
     for row in known:
-        found.setdefault((row.method, row.image), []).append(row)
-    return {key: rows for key, rows in found.items() if metrics and {r.metric for r in rows} == metrics}
+        found.setdefault((row.method, row.image), {})[row.metric] = row
+    return {key: list(rows.values()) for key, rows in found.items() if metrics and rows.keys() == metrics}
 
 
 def check_metrics(item: EvalSet) -> None:
@@ -311,7 +354,7 @@ def check_metrics(item: EvalSet) -> None:
     gt, channels = sample.images.get("gt"), sample.images["lq"].shape[-1]
     if gt is None:
         return
-    form = _form(sample)
+    form = form_of(sample)
     given = (form.ideal(gt, channels), gt, item.scale, form.data_range)
     for named in item.metrics:
         if named.unavailable:

@@ -16,7 +16,7 @@ from typing import Any, TextIO
 
 from srkit import __version__
 from srkit.engine.checkpoint import free_space
-from srkit.errors import ExitCode, InUseError, RefusedError
+from srkit.errors import ExitCode, InUseError, RefusedError, StorageError
 
 logger = logging.getLogger("srkit")
 
@@ -109,12 +109,21 @@ class Experiment:
         self._release()
 
     def write_start(self, options_yaml: str, source: Path) -> None:
-        """Saves what is about to run: the option file as given, resolved options, command line, environment."""
+        """Saves what is about to run: the option file as given, resolved options, command line, environment.
+
+        Raises: StorageError when the disk refuses.
+        """
         stamp = self._start_number()
-        (self.folder / f"options{stamp}.yml").write_text(options_yaml)
-        (self.folder / f"{source.stem}{stamp}{source.suffix}").write_bytes(source.read_bytes())
-        (self.folder / f"command{stamp}.txt").write_text(shlex.join([sys.executable, *sys.argv]) + "\n")
-        (self.folder / f"environment{stamp}.json").write_text(json.dumps(environment(), indent=1) + "\n")
+        try:
+            (self.folder / f"options{stamp}.yml").write_text(options_yaml)
+            (self.folder / f"{source.stem}{stamp}{source.suffix}").write_bytes(source.read_bytes())
+            (self.folder / f"command{stamp}.txt").write_text(shlex.join([sys.executable, *sys.argv]) + "\n")
+            (self.folder / f"environment{stamp}.json").write_text(json.dumps(environment(), indent=1) + "\n")
+        except OSError as error:
+            raise StorageError(
+                f"{error.filename or self.folder}: cannot be written ({error.strerror}); {free_space(self.folder)}; "
+                "make room, then run again; nothing was trained"
+            ) from error
 
     def _start_number(self) -> str:
         number = 1

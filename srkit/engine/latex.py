@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from srkit.engine.evaluator import NamedMetric, SetResult
+from srkit.metrics.summary import places
 
 _SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -57,21 +58,18 @@ def table_tex(results: Sequence[SetResult]) -> str:
 
 
 def _column(result: SetResult, metric: NamedMetric, methods: Sequence[str]) -> list[str]:
-    """Equal printed numbers share their rank, so a difference that the table does not show marks nobody."""
     means = {method: result.mean(method, metric.name) for method in result.methods()}
     digits = 2 if max((abs(v) for v in means.values() if math.isfinite(v)), default=0.0) >= 10 else 4
-    printed = {method: round(value, digits) for method, value in means.items()}
-    ranks = sorted(set(printed.values()), reverse=metric.better == "higher")
+    ranks = places(means, metric.better, digits)
     texts = []
     for method in methods:
-        if method not in printed:
+        if method not in means:
             texts.append("--")
             continue
-        value = printed[method]
-        text = f"{value:.{digits}f}" if math.isfinite(value) else r"$\infty$"
-        if value == ranks[0]:
+        text = f"{means[method]:.{digits}f}" if math.isfinite(means[method]) else r"$\infty$"
+        if ranks[method] == 0:
             text = rf"\textbf{{{text}}}"
-        elif value == ranks[1]:
+        elif ranks[method] == 1:
             text = rf"\underline{{{text}}}"
         texts.append(text)
     return texts

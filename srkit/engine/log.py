@@ -18,15 +18,42 @@ from tqdm import tqdm
 logger = logging.getLogger("srkit")
 
 
-class _TqdmHandler(logging.StreamHandler):
+class _Lasting(logging.Handler):
+    """A handler that says once that its lines are lost (a full disk, a closed terminal): a training is not ended by that,
+    and logging's own answer is a traceback for every line."""
+
+    place = "the console"
+    _has_failed = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, (OSError, ValueError)):  # ValueError: the stream was closed
+            super().handleError(record)
+        elif not self._has_failed:
+            self._has_failed = True  # before the warning, which comes back here
+            logger.warning("%s: cannot be written (%s); training goes on without it", self.place, error)
+
+
+class _TqdmHandler(_Lasting, logging.StreamHandler):
     """Console handler that leaves a progress bar in place."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             tqdm.write(self.format(record), file=sys.stdout)
             sys.stdout.flush()
-        except OSError:  # the terminal or the reader of a pipe is gone; a training is not ended by that
+        except (OSError, ValueError):
             self.handleError(record)
+
+
+class _LogFile(_Lasting, logging.FileHandler):
+    """The log file of one start."""
+
+    def close(self) -> None:
+        """What a full disk kept back is lost, which was said before."""
+        try:
+            super().close()
+        except OSError:
+            self.handleError(logger.makeRecord("srkit", logging.WARNING, __file__, 0, "", (), None))
 
 
 def start_console(is_main: bool, verbose: bool = False) -> None:
@@ -42,8 +69,13 @@ def start_console(is_main: bool, verbose: bool = False) -> None:
 
 def start_log_file(path: Path) -> None:
     """Adds a log file that gets every line, also those a terminal's progress bar replaces."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path, encoding="utf-8")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handler = _LogFile(path, encoding="utf-8")
+    except OSError as error:
+        logger.warning("%s: cannot be written (%s); training goes on without it", path, error.strerror)
+        return
+    handler.place = str(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s: %(message)s"))
     logger.addHandler(handler)
 
@@ -96,30 +128,34 @@ class TrainingLog:
         self.shows_bar = on_terminal
 
     def _cut_records(self) -> None:
-        """Drops records after the iteration this start resumes from, and a half-written last line."""
-        if not self.records.exists():
-            return
-        kept = []
-        for line in self.records.read_text().splitlines():
-            try:
-                record = json.loads(line)
-            except ValueError:
-                break
-            if record["iteration"] > self.start_iteration:
-                break
-            kept.append(line)
-        part = self.records.with_suffix(".tmp")
-        part.write_text("".join(line + "\n" for line in kept))
-        part.replace(self.records)
+        """Drops records after the iteration this start resumes from, and lines that a kill or a full disk left in part."""
+        try:
+            if not self.records.exists():
+                return
+            lines = self.records.read_text(errors="replace").splitlines()
+            part = self.records.with_suffix(".tmp")
+            part.write_text("".join(line + "\n" for line in lines if self._is_earlier(line)))
+            part.replace(self.records)
+        except OSError as error:
+            self._say_lost(error)
+
+    def _is_earlier(self, line: str) -> bool:
+        try:
+            return bool(json.loads(line)["iteration"] <= self.start_iteration)
+        except (ValueError, KeyError, TypeError):
+            return False
+
+    def _say_lost(self, error: OSError) -> None:
+        if not self._records_failed:
+            logger.warning("%s: cannot be written (%s); training goes on without it", self.records, error.strerror)
+        self._records_failed = True
 
     def _record(self, content: Mapping[str, Any]) -> None:
         try:
             with self.records.open("a") as file:
                 file.write(json.dumps(content) + "\n")
         except OSError as error:
-            if not self._records_failed:
-                logger.warning("%s: cannot be written (%s); training goes on without it", self.records, error.strerror)
-            self._records_failed = True
+            self._say_lost(error)
 
     def tensorboard(self) -> Any:
         """The SummaryWriter, made when first needed (its import takes a second); None without TensorBoard."""

@@ -15,6 +15,7 @@ from srkit import __version__
 from srkit.engine.checkpoint import load_tensors, write_atomically
 from srkit.engine.transfer import Normalization
 from srkit.errors import WeightsError
+from srkit.models import found
 
 WeightsKey = Literal["params", "params_ema"]
 _PREFIXES = ("module.", "_orig_mod.")
@@ -86,7 +87,7 @@ def write_model(
 
 def weights_keys(path: Path) -> list[WeightsKey]:
     """Which of `params` and `params_ema` a model file has."""
-    content = _content(path)
+    content = _content(found(path))
     known: tuple[WeightsKey, ...] = ("params", "params_ema")
     return [key for key in known if isinstance(content, dict) and isinstance(content.get(key), dict)]
 
@@ -95,10 +96,12 @@ def read_model(path: Path, key: WeightsKey | None = None) -> ModelFile:
     """Reads srkit's, BasicSR's or a bare state dict, all from a .safetensors file too.
 
     Args:
+        path: A file, or the name of a model that comes with srkit.
         key: Which weights; None takes `params_ema` when present, else `params`.
 
     Raises: WeightsError when the file is a training state, lacks the key, or holds non-finite weights.
     """
+    path = found(path)
     content = _content(path)
     if not isinstance(content, dict):
         raise WeightsError(f"{path}: holds a {type(content).__name__}, expected a state dict")
@@ -128,7 +131,7 @@ def _load_safetensors(path: Path) -> dict[str, Any]:
         from safetensors import safe_open
     except ImportError:
         raise WeightsError(
-            f"{path}: reading it needs the package safetensors; pip install 'srkit[community]'"
+            f"{path}: reading it needs the package safetensors; pip install safetensors"
         ) from None
     try:
         with safe_open(path, framework="pt") as file:

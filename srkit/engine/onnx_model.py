@@ -36,6 +36,7 @@ class OnnxNetwork(nn.Module):
         scale: Output size / input size per axis.
         weights: Which weights these are, params or params_ema; empty in files of others.
         receptive_radius_px, tile_step: As the network itself had them; None and 1 when unknown.
+        num_in_ch: Channels of `lq`; None in files that leave them open.
 
     Shape: (B, C, *S) -> (B, C, *S * scale), float32 on the device of `lq`, whatever the file's own type is.
     Raises: WeightsError for a file that is missing, damaged, of operations that onnxruntime does not know, or no network
@@ -60,10 +61,11 @@ class OnnxNetwork(nn.Module):
             raise
         except Exception as error:  # onnxruntime has a type for each kind of damage
             raise WeightsError(f"{path}: damaged, or no ONNX network that can be run ({_first_line(error)})") from error
-        self._input, self._type, axes = _picture_to_picture(path, self._session)
+        self._input, self._type, shape = _picture_to_picture(path, self._session)
+        self.num_in_ch: int | None = shape[1] if isinstance(shape[1], int) else None
         told = _told(path, self._session)
         self.info = _info(path, told)
-        self.scale = _agreed(path, self.info, scale, axes)
+        self.scale = _agreed(path, self.info, scale, len(shape) - 2)
         self.weights: str = told.get("weights", "")
         reach = told.get("receptive_radius_px")
         self.receptive_radius_px: float | None = math.inf if reach == "inf" else reach
@@ -111,13 +113,13 @@ def open_session(model: Path | bytes, device: torch.device, threads: int | None)
     return onnxruntime.InferenceSession(str(model) if isinstance(model, Path) else model, settings, providers=providers)
 
 
-def _picture_to_picture(path: Path, session: Any) -> tuple[str, type, int]:
-    """Name, type and spatial axes of the one input. Raises WeightsError for a network of another kind."""
+def _picture_to_picture(path: Path, session: Any) -> tuple[str, type, list[int | str | None]]:
+    """Name, type and shape of the one input; sizes that may vary have a name, or None. Raises WeightsError for a network of another kind."""
     inputs, outputs = session.get_inputs(), session.get_outputs()
     found = "; ".join(f"{i.name} {i.type} {i.shape}" for i in (*inputs, *outputs))
     if len(inputs) != 1 or len(outputs) != 1 or len(inputs[0].shape) not in (4, 5) or inputs[0].type not in _TYPES:
         raise WeightsError(f"{path}: found {found}; expected one batch of pictures or volumes in, one out")
-    return inputs[0].name, _TYPES[inputs[0].type], len(inputs[0].shape) - 2
+    return inputs[0].name, _TYPES[inputs[0].type], inputs[0].shape
 
 
 def _told(path: Path, session: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,15 +26,17 @@ class NamedComparison:
 
 
 def compare_within(results: StoredResults) -> list[NamedComparison]:
-    """Every model against the best interpolation, and every model against those before it."""
+    """Every model against the best interpolation, and every model against those before it; not one whose values are all
+    infinite, from which nothing has a finite distance."""
     found = []
     for name in results.rows:
         models = results.models(name)
         for metric in results.metrics(name):
             for index, model in enumerate(models):
-                bar = _best_interpolation(results, name, metric)
+                bar = results.bar(name, metric)
                 for other in [*([bar] if bar else []), *models[:index]]:
-                    found.append(_one(results, results, name, metric, model, other))
+                    if all(math.isfinite(results.mean(name, method, metric)) for method in (model, other)):
+                        found.append(_one(results, results, name, metric, model, other))
     return found
 
 
@@ -68,6 +71,12 @@ def _one(
             f"{name}, {metric}: {ours.folder} measured by {protocols[0]}, {theirs.folder} by {protocols[1]}; "
             "test both with the same val section"
         )
+    measures = [results.about.get("measures", {}).get(metric) for results in (ours, theirs)]
+    if measures[0] != measures[1] and None not in measures:
+        raise DataError(
+            f"{name}, {metric}: {ours.folder} measured {measures[0]}, {theirs.folder} {measures[1]}; "
+            "test both with the same val section"
+        )
     rows: list[dict[str, Row]] = [ours.values(name, first, metric), theirs.values(name, second, metric)]
     mine, other = ({image: row.value for image, row in part.items()} for part in rows)
     better = ours.better(name, metric)
@@ -82,18 +91,6 @@ def _one(
         raise DataError(f"{name}, {metric}, {first} against {second}: {error}") from None
     labels = (first, second) if first != second else (f"{ours.folder}: {first}", f"{theirs.folder}: {second}")
     return NamedComparison(name, metric, protocols[0], better, *labels, result)
-
-
-def _best_interpolation(results: StoredResults, name: str, metric: str) -> str | None:
-    told = results.about["sets"][name]
-    means = {
-        method: told["methods"][method][metric]["mean"]
-        for method in told["baselines"]
-        if told["methods"].get(method, {}).get(metric, {}).get("mean") is not None
-    }
-    if not means:
-        return None
-    return (max if told["better"][metric] == "higher" else min)(means, key=means.__getitem__)
 
 
 COLUMNS = ("set", "metric", "first", "second", "first - second", "95 %", "p", "effect", "better in", "images")

@@ -16,13 +16,13 @@ PrecisionName = Literal["fp32", "bf16", "fp16"]
 def choose_precision(
     wish: PrecisionName | None, use_amp: bool, device: torch.device
 ) -> tuple[PrecisionName, str | None]:
-    """The format to use and, when `use_amp` had to be interpreted, one line that says how.
+    """The format to use and, when `use_amp` had to be interpreted or the device is slow in the format, one line that says so.
 
     An explicit `precision` is obeyed on every device. `use_amp: true` means bf16 where the device is good at it,
     else fp16 with a gradient scaler on CUDA, else fp32.
     """
     if wish is not None:
-        return wish, None
+        return wish, _slow(wish, device)
     if not use_amp:
         return "fp32", None
     if device.type == "cuda":
@@ -35,6 +35,15 @@ def choose_precision(
     if device.type == "cpu" and _cpu_has_bf16():
         return "bf16", None
     return "fp32", f"use_amp: no fast half precision on this {device.type}; training in fp32"
+
+
+def _slow(wish: PrecisionName, device: torch.device) -> str | None:
+    """What is obeyed, but not good for speed here."""
+    if wish == "bf16" and device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
+        return "precision: bf16: this GPU computes it slowly, for it has no instructions for bf16; fp16 is what it is fast in"
+    if wish == "bf16" and device.type == "cpu" and not _cpu_has_bf16():
+        return "precision: bf16: this processor has no instructions for bf16, and fp32 is faster on it"
+    return None
 
 
 def _cpu_has_bf16() -> bool:

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from srkit.engine.ensemble import mean_over_turns, turns
+from srkit.engine.ensemble import Spread, each_turn, mean_over_turns, turns
+from srkit.engine.memory import is_out_of_memory
 from srkit.engine.precision import Precision
 from srkit.engine.transfer import Normalization, to_float
 from srkit.errors import OutOfMemoryError
@@ -100,7 +101,7 @@ class Restorer:
             with self.precision.autocast():
                 return (make(self.normalization.apply(lq.to(self.device))),)
         except (RuntimeError, MemoryError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             size = "x".join(str(n) for n in lq.shape[2:])
             raise GuideTooLarge(
@@ -149,15 +150,39 @@ class Restorer:
 
         Raises: OutOfMemoryError with advice on tiles.
         """
+        with self._advising(image), self._evaluating():
+            lq = self._tensor(image, white, black)
+            sr = self._ensembled(lq, tick) if self.ensemble else self._restored(lq, self.tile, self.overlap, tick)
+            return _array(sr)
+
+    def spread(
+        self,
+        image: np.ndarray,
+        white: float,
+        black: float = 0.0,
+        view: Callable[[np.ndarray], np.ndarray] = lambda sr: sr,
+        tick: Tick = lambda done, total: None,
+    ) -> Spread:
+        """Mean and standard deviation over all turns, of `view` of what calling without ensemble returns.
+
+        Raises: OutOfMemoryError with advice on tiles.
+        """
+        with self._advising(image), self._evaluating():
+            lq = self._tensor(image, white, black)
+            return Spread.of(view(_array(sr)) for sr in each_turn(self._one_turn(tick), lq, self.scale))
+
+    def _tensor(self, image: np.ndarray, white: float, black: float) -> Tensor:
+        pixels = torch.from_numpy(np.ascontiguousarray(image))[None]
+        # Of a picture in tiles, the device holds one tile: what is large stays on the host.
+        return to_float(pixels if self.tile else pixels.to(self.device), white, black)
+
+    @contextmanager
+    def _advising(self, image: np.ndarray) -> Iterator[None]:
+        """Out of memory becomes OutOfMemoryError with advice on tiles."""
         try:
-            pixels = torch.from_numpy(np.ascontiguousarray(image))[None]
-            # Of a picture in tiles, the device holds one tile: what is large stays on the host.
-            lq = to_float(pixels if self.tile else pixels.to(self.device), white, black)
-            with self._evaluating():
-                sr = self._ensembled(lq, tick) if self.ensemble else self._restored(lq, self.tile, self.overlap, tick)
-            return sr[0].movedim(0, -1).cpu().numpy()
+            yield
         except (RuntimeError, MemoryError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             size = "x".join(str(n) for n in image.shape[:-1])
             half = max(32, min(self.tile or image.shape[:-1]) // 2)
@@ -186,7 +211,10 @@ class Restorer:
         )
 
     def _ensembled(self, lq: Tensor, tick: Tick) -> Tensor:
-        """Whole pictures are averaged, not tiles: a guide is made of each turned picture."""
+        return mean_over_turns(self._one_turn(tick), lq, self.scale)
+
+    def _one_turn(self, tick: Tick) -> Callable[[Tensor, bool], Tensor]:
+        """Restores one turned picture after another. Whole pictures are averaged, not tiles: a guide is made of each."""
         count, done = len(turns(self.scale)), 0
 
         def one(turned: Tensor, exchanged: bool) -> Tensor:
@@ -197,9 +225,9 @@ class Restorer:
             done += 1
             return sr
 
-        return mean_over_turns(one, lq, self.scale)
+        return one
 
 
-def _is_out_of_memory(error: Exception) -> bool:
-    """On the CPU torch raises a plain RuntimeError."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(error)
+def _array(sr: Tensor) -> np.ndarray:
+    """(1, C, *S) to (*S, C)."""
+    return sr[0].movedim(0, -1).cpu().numpy()

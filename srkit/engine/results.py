@@ -70,6 +70,7 @@ def metrics_json(results: Sequence[SetResult], about: Mapping[str, Any]) -> str:
             "jpeg_gt": result.jpeg_gt,
             "baselines": list(result.baselines),
             "better": {m.name: m.better for m in result.metrics},
+            "of_lq": [m.name for m in result.metrics if m.is_of_lq],
             "unavailable": {m.name: m.unavailable for m in result.metrics if m.unavailable},
             "protocols": {m.name: {**asdict(m.protocol), "hash": m.protocol.hash} for m in result.metrics},
             "timing": {method: asdict(timing) for method, timing in result.timings.items()},

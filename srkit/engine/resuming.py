@@ -69,11 +69,12 @@ def _newest(experiment: Experiment) -> Path | None:
     found, notes = store.newest_valid()
     for note in notes:
         logger.warning(note)
-    damaged = sorted(p.name for p in experiment.training_states.glob("*.corrupt*"))
+    damaged = sorted(p.name for p in experiment.training_states.glob("iter_*"))  # set aside, now or earlier, for any reason
     if found is None and damaged:
         raise RefusedError(
             f"{experiment.training_states}: no checkpoint is whole ({', '.join(damaged)}); starting from zero would throw "
-            "the run away in silence. Use --restart to begin anew (this experiment is kept under another name)"
+            "the run away in silence. Use --restart to begin anew (this experiment is kept under another name); to go on from "
+            "one that was set aside and is whole, rename it to iter_N"
         )
     return found
 

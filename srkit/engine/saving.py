@@ -1,17 +1,24 @@
-"""When and how a training run is saved: snapshot on every rank, one writer, exported weights, patience with full disks."""
+"""When and how a training run is saved: snapshot on every rank, one writer, exported weights, patience with full disks.
+
+Training waits for the snapshot alone, a copy of the state in memory; a thread writes it to disk meanwhile.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from srkit.engine.checkpoint import CheckpointStore, Snapshot
 from srkit.engine.distributed import Group
+from srkit.engine.faults import fault
 from srkit.engine.model_file import ModelInfo, write_model
 from srkit.engine.optim import all_finite
 from srkit.engine.seeding import random_states, restore_random_states
@@ -47,6 +54,10 @@ class Saver:
     saved_at: int = -1
     last_duration_s: float = 0.0
     failures: int = 0
+    _writer: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "srkit-save"), init=False)
+    _saving: Future[str | None] | None = field(default=None, init=False)
+    _best: Future[None] | None = field(default=None, init=False)
+    _is_unfinished: bool = field(default=False, init=False)
 
     def is_due(self, iteration: int, total_iter: int) -> bool:
         return iteration != self.saved_at and iteration > 0 and (iteration % self.freq == 0 or iteration == total_iter)
@@ -56,36 +67,62 @@ class Saver:
 
         A save writes weights, their average and two moments, then both kinds of weights to two files for users.
         """
-        if self.last_duration_s:
-            return self.last_duration_s
-        weights = sum(p.numel() * p.element_size() for net in trainer.networks.values() for p in net.parameters())
-        return 8 * weights / 100e6
+        if not self.last_duration_s:  # worked out once, for it is asked for in every iteration
+            weights = sum(p.numel() * p.element_size() for net in trainer.networks.values() for p in net.parameters())
+            self.last_duration_s = 8 * weights / 100e6
+        return self.last_duration_s
 
-    def save(self, trainer: Trainer, required: bool) -> Path | None:
-        """Commits a checkpoint and exports weights.
+    def save(self, trainer: Trainer, required: bool) -> None:
+        """Takes a snapshot and has it written: while training goes on, or, when `required`, before this returns.
+
+        An earlier snapshot that is still being written is waited for, so that one at most lies in memory.
 
         Raises: StorageError when `required` or when too many saves in a row failed; DivergedError for non-finite weights.
         """
         began = time.monotonic()
+        self.finish()
         snapshot = take_snapshot(trainer, self.meta)
-        error: StorageError | None = None
         if self.group.is_main:
-            try:
-                self.store.save(snapshot, trainer.validation.best_iteration())
-                self.export(snapshot)
-            except StorageError as problem:
-                error = problem
-        failed = self.group.gather(str(error) if error else None)[0]
-        self.last_duration_s = time.monotonic() - began
+            best = trainer.validation.best_iteration()
+            self._saving = self._writer.submit(self._write, snapshot, best, began, required)
+        self._is_unfinished, self.saved_at = True, snapshot.iteration
+        if required:
+            self.finish(required=True)
+
+    def finish(self, required: bool = False) -> None:
+        """Waits until all is written. Collective, like `save`, whose errors of writing come to light here."""
+        if self._best:
+            self._best.result()
+        if not self._is_unfinished:
+            return
+        self._is_unfinished = False
+        failed = self.group.gather(self._saving.result() if self._saving else None)[0]
         if failed is None:
-            self.failures, self.saved_at = 0, snapshot.iteration
-            return self.store.folder / f"iter_{snapshot.iteration}"
-        self.failures += 1
+            self.failures = 0
+            return
+        self.failures, self.saved_at = self.failures + 1, -1
         if required or self.failures >= self.max_failures:
-            raise StorageError(f"{failed}\nmake room or permit writing, then run again with --auto_resume") from error
-        logger.warning(
-            "%s; training goes on, the next save tries again (%d of %d)", failed, self.failures, self.max_failures
-        )
+            raise StorageError(f"{failed}\nmake room or permit writing, then run again with --auto_resume")
+
+    def close(self) -> None:
+        """Lets the writer end what it is at; nothing can be saved afterwards."""
+        self._writer.shutdown()
+
+    def _write(self, snapshot: Snapshot, best: int | None, began: float, required: bool) -> str | None:
+        """Commits a checkpoint and exports weights; returns what went wrong."""
+        try:
+            self.store.save(snapshot, best)
+            fault("save.before_export")
+            self.export(snapshot)
+        except (StorageError, OSError) as problem:
+            tries = self.failures + 1
+            if not required and tries < self.max_failures:
+                logger.warning(
+                    "%s; training goes on, the next save tries again (%d of %d)", problem, tries, self.max_failures
+                )
+            return str(problem)
+        finally:
+            self.last_duration_s = time.monotonic() - began
         return None
 
     def is_exported(self, iteration: int) -> bool:
@@ -108,11 +145,12 @@ class Saver:
                         file.unlink()
 
     def export_best(self, trainer: Trainer) -> None:
-        """Writes models/net_g_best.pth: the weights of the best validation so far."""
-        if not self.group.is_main:
-            return
-        networks = network_states(trainer)
-        info = replace(self.info["network_g"], iteration=trainer.iteration)
+        """Has models/net_g_best.pth written: the weights of the best validation so far."""
+        if self.group.is_main:
+            info = replace(self.info["network_g"], iteration=trainer.iteration)
+            self._best = self._writer.submit(self._write_best, network_states(trainer), info)
+
+    def _write_best(self, networks: Mapping[str, dict[str, Any]], info: ModelInfo) -> None:
         try:
             write_model(self.models / "net_g_best.pth", networks["net_g"], networks.get("net_g_ema"), info)
         except StorageError as error:
@@ -146,14 +184,25 @@ def take_snapshot(trainer: Trainer, meta: dict[str, Any]) -> Snapshot:
                 "checkpoint. Lower train.optim_g.lr, use train.grad_clip, or precision bf16/fp32"
             )
     training = {
-        "optimizers": {name: step.optimizer.state_dict() for name, step in trainer.optimizers.items()},
+        "optimizers": {name: copied(step.optimizer.state_dict()) for name, step in trainer.optimizers.items()},
         "precision": trainer.precision.state_dict(),
-        "meter": trainer.meter.state_dict(),
+        "meter": copied(trainer.meter.state_dict()),
         "best": {s: {m: list(v) for m, v in metrics.items()} for s, metrics in trainer.validation.best.items()},
         "validated_at": trainer.validation.done_at,
         "samples_drawn": trainer.samples_drawn,
     }
     return Snapshot(trainer.iteration, networks, training, trainer.group.gather(random_states()), dict(meta))
+
+
+def copied(value: Any) -> Any:
+    """The same with every tensor copied to the CPU: training goes on changing the first while this is written."""
+    if isinstance(value, Tensor):
+        return value.detach().clone() if value.device.type == "cpu" else value.detach().cpu()
+    if isinstance(value, dict):
+        return {key: copied(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(copied(item) for item in value)
+    return value
 
 
 def restore_snapshot(trainer: Trainer, snapshot: Snapshot, ignore: tuple[str, ...] = ()) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,20 @@ class StoredResults:
         if len(found) != 1:
             raise DataError(f"{self.folder}: {set_name}, {metric} was measured under {' and '.join(found)}; test again")
         return found[0]
+
+    def mean(self, set_name: str, method: str, metric: str) -> float:
+        """Infinite when every picture is identical to its gt."""
+        found = self.about["sets"][set_name]["methods"][method][metric]["mean"]
+        return math.inf if found is None else float(found)
+
+    def bar(self, set_name: str, metric: str) -> str | None:
+        """As `SetResult.bar`: the interpolation that a network has to beat."""
+        told = self.about["sets"][set_name]
+        found = [m for m in told["baselines"] if metric in told["methods"].get(m, {})]
+        if not found or metric in told.get("of_lq", ()):
+            return None
+        choose = max if self.better(set_name, metric) == "higher" else min
+        return choose(found, key=lambda method: self.mean(set_name, method, metric))
 
     def better(self, set_name: str, metric: str) -> str:
         """ "higher" or "lower"."""

@@ -89,6 +89,8 @@ class TileSize:
         if math.prod(space) <= room:
             return whole
         tile = largest_tile(space, room / (wanted.batch or 1), self.restorer.step)
+        if self._batch(tile) > (wanted.batch or 1):
+            tile = largest_tile(space, room / self._batch(tile), self.restorer.step)
         if min(t - min(_LEAST_PX[self._axes], n) for t, n in zip(tile, space)) < 0:
             raise RefusedError(
                 f"memory for {room:,.0f} lq pixels at once makes tiles of {_by(tile)}, too small to be of use; raise --memory, "
@@ -157,7 +159,7 @@ class TileSize:
         overlap = wanted.overlap or tuple(min(needed, max(1, side // 4)) for side in tile)
         exact = finite and min(overlap) >= needed
         blend: Blend = ("crop" if finite else "fade") if wanted.blend == "auto" else wanted.blend
-        batch = wanted.batch or (2 if self._is_slow_alone(tile) else 1)
+        batch = self._batch(tile)
         name = type(self.restorer.network).__name__
         why = (
             "equal to the whole"
@@ -185,6 +187,10 @@ class TileSize:
         count = -(-(length - 2 * overlap) // (tile - 2 * overlap))
         side = -(-(length + 2 * overlap * (count - 1)) // count)
         return max(-(-side // step) * step, 2 * overlap + step)
+
+    def _batch(self, tile: tuple[int, ...]) -> int:
+        """Tiles of that size to run at once; smaller ones run by no fewer."""
+        return self.wanted.batch or (2 if self._is_slow_alone(tile) else 1)
 
     def _is_slow_alone(self, tile: tuple[int, ...]) -> bool:
         """Whether torch would take its slow 3D convolution for one tile: in float32 on the CPU, when batch x channels x

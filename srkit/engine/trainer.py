@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from srkit.engine.distributed import Group
 from srkit.engine.ema import EMA
+from srkit.engine.faults import fault
 from srkit.engine.log import TrainingLog
 from srkit.engine.meters import LossMeter
 from srkit.engine.optim import OptimizerStep, guarded_step
@@ -72,8 +73,9 @@ class Trainer:
             self.between_iterations()
 
     def close(self) -> None:
-        """Ends the loader's workers; the trainer cannot train afterwards."""
+        """Ends the loader's workers, and waits for what is being written; the trainer cannot train afterwards."""
         self.batches.close()
+        self.saver.close()
 
     def is_finished(self) -> bool:
         """Whether an earlier start already did everything, the last validation included."""
@@ -97,8 +99,10 @@ class Trainer:
                 for turn in turns:
                     self._backward(turn, scene, is_last=turn is turns[-1])
         self._share_between_ranks(turns)
+        fault("train.step")
         self.in_update = True
         found_inf = guarded_step(steps, self.precision)
+        fault("train.update")
         self._put_back(statistics, found_inf)
         if self.ema:
             self.ema.update(found_inf)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from srkit.engine.evaluator import Evaluator, SetResult, is_better
+from srkit.engine.faults import fault
 from srkit.engine.log import TrainingLog
 from srkit.engine.restorer import Restorer
 from srkit.engine.stopping import StopRequest
+from srkit.errors import StorageError
 
+logger = logging.getLogger("srkit")
 _PICTURES = 3  # validation pictures shown in TensorBoard as lq/sr/gt triples
 
 Best = dict[str, dict[str, tuple[float, int]]]
@@ -75,7 +79,10 @@ class Validation:
     def _evaluate(self, index: int, iteration: int) -> SetResult:
         item = self.evaluator.sets[index]
 
+        unwritten: list[StorageError] = []
+
         def tick() -> None:
+            fault("validation")
             # Peers wait for each other at the end of a set, so only a lone process may leave in the middle of one.
             if not self.evaluator.group.is_distributed and self.stop.is_requested():
                 raise _Interrupted
@@ -85,9 +92,22 @@ class Validation:
         def path(name: str) -> Path:
             return folder / item.name / name / f"{name}_{iteration}"  # type: ignore[operator]
 
-        return self.evaluator.evaluate(
-            item, self.restorer, save_as=path if folder else None, previews=_PICTURES, tick=tick
+        result = self.evaluator.evaluate(
+            item,
+            self.restorer,
+            save_as=path if folder else None,
+            previews=_PICTURES,
+            tick=tick,
+            on_unwritten=unwritten.append,
         )
+        if unwritten:
+            logger.warning(
+                "%s; %d of %d pictures of this validation are missing; training goes on, and the next validation tries again",
+                unwritten[0],
+                len(unwritten),
+                len(item.dataset),
+            )
+        return result
 
     def _report(self, result: SetResult, iteration: int) -> None:
         measured = result.measured()

@@ -70,10 +70,11 @@ def spacing_mm(affine: np.ndarray) -> tuple[float, float, float]:
     return i, j, k
 
 
-def thick_axis(spacing_mm: Sequence[float]) -> int | None:
-    """The axis whose spacing is more than a tenth above both others; None where there is none, as in an isotropic scan."""
+def thick_axis(spacing_mm: Sequence[float], within: float = ISOTROPIC_WITHIN) -> int | None:
+    """The axis whose spacing is above both others by more than that part of theirs; None where there is none, as in an
+    isotropic scan."""
     _, middle, high = np.argsort(spacing_mm, kind="stable").tolist()
-    return high if spacing_mm[high] > spacing_mm[middle] * (1 + ISOTROPIC_WITHIN) else None
+    return high if spacing_mm[high] > spacing_mm[middle] * (1 + within) else None
 
 
 def shear_mm(affine: np.ndarray, shape: Sequence[int]) -> float:

@@ -37,10 +37,14 @@ def middle_slices(volume: np.ndarray, low: float, high: float, scale: Sequence[i
     """
     planes = []
     for axis in range(3):
-        plane = np.rot90(np.take(volume, volume.shape[axis] // 2, axis))
         across, up = (scale[a] for a in range(3) if a != axis)
-        planes.append(nearest_upscale(_grey(plane, low, high), (up, across)))
+        planes.append(nearest_upscale(middle_slice(volume, axis, low, high), (up, across)))
     return _stacked(planes)
+
+
+def middle_slice(volume: np.ndarray, axis: int, low: float, high: float) -> np.ndarray:
+    """The one across `axis` of (I, J, K), as `middle_slices` shows it: (H, W, 3) uint8."""
+    return _grey(np.rot90(np.take(volume, volume.shape[axis] // 2, axis)), low, high)
 
 
 def three_planes(volumes: Mapping[str, np.ndarray], low: float, high: float) -> np.ndarray:
@@ -74,3 +78,9 @@ def _stacked(planes: Sequence[np.ndarray]) -> np.ndarray:
         row[:, left : left + plane.shape[1]] = plane
         rows.append(row)
     return np.vstack(rows)
+
+
+def heat(values: np.ndarray, limit: float) -> np.ndarray:
+    """(H, W) to (H, W, 3) uint8 in false colours: black at 0, over red to pale yellow at `limit` and above."""
+    scaled = np.clip(values.astype(np.float32) / max(limit, 1e-12), 0, 1) * 255
+    return np.ascontiguousarray(cv2.applyColorMap(scaled.astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1])

@@ -20,6 +20,7 @@ LOSSY = {".jpg": cv2.IMWRITE_JPEG_QUALITY, ".jpeg": cv2.IMWRITE_JPEG_QUALITY, ".
 """Suffixes of formats that have a quality, and OpenCV's name for it."""
 
 _DEFAULT_QUALITY = {".jpg": 95, ".jpeg": 95, ".webp": 101}  # of WebP, above 100 is lossless
+_ROWS = 256
 _LARGEST_SIDE = {".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383}
 
 
@@ -52,7 +53,7 @@ def require_holds(name: str, suffix: str, shape: tuple[int, int], deep: bool, al
 def encoded(image: np.ndarray, alpha: np.ndarray | None, suffix: str, quality: int | None) -> bytes:
     """(H, W, 1 or 3) RGB uint8 or uint16, and alpha (H, W, 1) of its type, as a file of that suffix.
 
-    Grey with alpha is stored as RGBA. PNG, TIFF and BMP lose nothing, WebP neither without a `quality` (1 to 100); JPEG
+    The channels of `image` are left in another order. Grey with alpha is stored as RGBA. PNG, TIFF and BMP lose nothing, WebP neither without a `quality` (1 to 100); JPEG
     is of quality 95 unless said.
 
     Raises: DataError when OpenCV cannot encode it.
@@ -62,7 +63,9 @@ def encoded(image: np.ndarray, alpha: np.ndarray | None, suffix: str, quality: i
         colours = np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image
         planes = cv2.cvtColor(np.concatenate([colours, alpha], axis=-1), cv2.COLOR_RGBA2BGRA)
     elif image.shape[-1] == 3:
-        planes = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+        planes = image
+        for start in range(0, len(planes), _ROWS):  # in place: a second copy may be gigabytes
+            planes[start : start + _ROWS] = planes[start : start + _ROWS, :, ::-1].copy()
     flags = [LOSSY[suffix], quality or _DEFAULT_QUALITY[suffix]] if suffix in LOSSY else []
     try:
         done, data = cv2.imencode(suffix, planes, flags)

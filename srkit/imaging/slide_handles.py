@@ -29,15 +29,19 @@ def import_openslide() -> Any:
     return openslide
 
 
-def handle_of(path: str) -> Any:
+def handle_of(path: str, *, anew: bool = False) -> Any:
     """The open OpenSlide object of this process. DataError naming the path and why it cannot be opened.
 
     Objects of a parent process are neither used nor closed: its threads may have held their locks when it forked.
+
+    Args:
+        anew: Open it even if it is held: the file may be another by now.
     """
     key = (os.getpid(), path)
-    handle = _handles.pop(key, None) or _opened(path)
+    held = _handles.pop(key, None)
+    handle = _opened(path) if anew or held is None else held
     _handles[key] = handle
-    mine = [held for held in list(_handles) if held[0] == key[0]]
+    mine = [other for other in list(_handles) if other[0] == key[0]]
     for oldest in mine[:-_OPEN]:
         _handles.pop(oldest, None)  # closed when no thread reads from it any more
     return handle

@@ -188,7 +188,7 @@ def open_slide(path: str | os.PathLike[str], *, mpp: float | None = None) -> Sli
 
     Args:
         path: Anything OpenSlide reads: Aperio, Hamamatsu, MIRAX, Leica, Ventana, Zeiss, Philips, plain tiled TIFF.
-        mpp: Microns per pixel of level 0, where the file does not say them or is wrong.
+        mpp: Microns per pixel of level 0, where the file does not say them.
 
     Raises: DataError naming the path and the reason: missing, empty, damaged, not a slide. RefusedError when
         OpenSlide is not installed.
@@ -196,13 +196,13 @@ def open_slide(path: str | os.PathLike[str], *, mpp: float | None = None) -> Sli
     if mpp is not None and mpp <= 0:
         raise RefusedError(f"microns per pixel of a slide are above 0, found {mpp}")
     path = os.fspath(path)
-    handle = handle_of(path)
+    handle = handle_of(path, anew=True)
     facts = dict(handle.properties)
     levels = [Level(w, h, d) for (w, h), d in zip(handle.level_dimensions, handle.level_downsamples)]
     return Slide(
         path,
         tuple(levels),
-        _mpp(facts) if mpp is None else mpp,
+        _mpp(facts) or mpp,
         facts.get("openslide.vendor", ""),
         _number(facts.get("openslide.objective-power")),
         tuple(bytes.fromhex(facts.get("openslide.background-color", "ffffff"))),  # type: ignore[arg-type]

@@ -59,7 +59,7 @@ def find_tissue(slide: Slide) -> TissueMask:
     Raises: DataError when the slide cannot be decoded.
     """
     cell = _CELL_PX if slide.mpp is None else max(1, round(CELL_UM / slide.mpp))
-    return TissueMask(tissue_cells(_shrunk(slide, cell)), cell)
+    return TissueMask(tissue_cells(shrunk(slide, cell)), cell)
 
 
 def tissue_cells(picture: np.ndarray) -> np.ndarray:
@@ -83,18 +83,27 @@ def tissue_cells(picture: np.ndarray) -> np.ndarray:
     return large[pieces]
 
 
-def _shrunk(slide: Slide, cell: int) -> np.ndarray:
-    """The slide with one pixel a cell, by area means of the coarsest level that is fine enough, block after block."""
+def shrunk(slide: Slide, cell: int) -> np.ndarray:
+    """The slide with one pixel for every `cell` x `cell` of level 0: (h, w, 3) uint8 RGB.
+
+    By area means of the coarsest level that is fine enough, block after block. Cells that reach beyond the slide see its
+    outermost pixels repeated there.
+
+    Raises: DataError when the slide cannot be decoded.
+    """
     fine = [k for k, item in enumerate(slide.levels) if item.downsample <= cell]
     view = slide.view(level=max(fine, key=lambda k: slide.levels[k].downsample))
     rows, columns = -(-slide.height // cell), -(-slide.width // cell)
     small = np.empty((rows, columns, 3), np.uint8)
     per_cell = cell / view.downsample
+    right = round(columns * per_cell)
     step = max(1, int(_BLOCK_BYTES / (4 * view.width * per_cell)))
     for row in range(0, rows, step):
         top = min(round(row * per_cell), view.height - 1)
-        end = min(max(round((row + step) * per_cell), top + 1), view.height)
         here = small[row : row + step]
-        block = view.read(0, top, view.width, end - top)
+        end = max(round((row + len(here)) * per_cell), top + 1)
+        block = view.read(0, top, min(right, view.width), min(end, view.height) - top)
+        beyond = (0, end - top - block.shape[0], 0, right - block.shape[1])
+        block = cv2.copyMakeBorder(block, *beyond, cv2.BORDER_REPLICATE)
         here[:] = cv2.resize(block, (columns, len(here)), interpolation=cv2.INTER_AREA)
     return small

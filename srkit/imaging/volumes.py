@@ -73,12 +73,14 @@ def read_volume(
     volume: int | None = None,
     spacing_mm: Sequence[float] | None = None,
     repair_nan: bool = False,
+    may_be_constant: bool = False,
     max_voxels: int = MAX_VOXELS,
 ) -> tuple[np.ndarray, VolumeHeader]:
     """A volume as (I, J, K) float32, C-contiguous, in the file's units: scl_slope and scl_inter are applied.
 
     Args:
         repair_nan: Put 0 where the file holds NaN or infinity, and log how many.
+        may_be_constant: Take a volume of one value, which is no scan but may be a mask.
 
     Others: see `read_header`.
     Raises: DataError as `read_header` does, and for damaged or missing voxels, NaN or infinity, a constant volume.
@@ -98,7 +100,7 @@ def read_volume(
             raise DataError(f"{path}: {bad}; mend the file, or put 0 there with repair_nan: true")
         flat[~finite] = 0
         _log.warning("%s: %s; 0 is put there (repair_nan)", path, bad)
-    if flat.min() == flat.max():
+    if not may_be_constant and flat.min() == flat.max():
         raise DataError(f"{path}: every voxel is {flat[0]:g}; a scan with more than one value is needed")
     return np.ascontiguousarray(flat.reshape(header.shape, order="F")), header
 

@@ -59,12 +59,19 @@ def open_model(wanted: ModelSettings, device: torch.device) -> OpenModel:
         network, scale = _own(model, model.info, wanted, device)
     else:
         network, scale = _described(model, wanted, device)
-    return _opened(wanted, network, model.info, model.key, scale)
+    first = next((m for m in network.modules() if isinstance(m, nn.Conv2d)), None)
+    return _opened(wanted, network, model.info, model.key, scale, first.in_channels if first else None)
 
 
 def _opened(
-    wanted: ModelSettings, network: nn.Module, info: ModelInfo | None, key: str, scale: tuple[int, ...]
+    wanted: ModelSettings,
+    network: nn.Module,
+    info: ModelInfo | None,
+    key: str,
+    scale: tuple[int, ...],
+    channels: int | None,
 ) -> OpenModel:
+    """`channels` are those of lq; where nothing says more, one channel is luma, of limited range in this family."""
     color = _agreed(wanted.path, "color", info.color if info else "", wanted.color, get_args(Color))
     intensity = _agreed(wanted.path, "intensity", info.intensity if info else "", wanted.intensity, get_args(Intensity))
     return OpenModel(
@@ -73,7 +80,7 @@ def _opened(
         info=info,
         key=key,
         scale=scale,
-        color=color or _likely_color(network),
+        color=color or ("y" if channels == 1 else "rgb"),
         intensity=cast(Intensity, intensity or _likely_intensity(wanted.path, scale)),
         normalization=info.normalization if info else Normalization(),
     )
@@ -92,12 +99,6 @@ def _likely_intensity(path: Path, scale: tuple[int, ...]) -> str:
     if len(scale) == 3:
         logger.info("%s does not say how intensities were normalised: by percentiles; --intensity says otherwise", path)
     return "percentiles"
-
-
-def _likely_color(network: nn.Module) -> str:
-    """Networks of one channel are luma networks, of limited range in this family."""
-    first = next((m for m in network.modules() if isinstance(m, nn.Conv2d)), None)
-    return "y" if first is not None and first.in_channels == 1 else "rgb"
 
 
 def _own(
@@ -143,7 +144,7 @@ def _onnx(wanted: ModelSettings, device: torch.device) -> OpenModel:
         raise RefusedError(f"{wanted.path} is a whole network; leave --arch, --arch_opt and --weights out")
     scale = wanted.scale
     network = OnnxNetwork(wanted.path, device, scale=(scale * 2 if scale and len(scale) == 1 else scale))
-    return _opened(wanted, network, network.info, network.weights, network.scale)
+    return _opened(wanted, network, network.info, network.weights, network.scale, network.num_in_ch)
 
 
 def _per_axis(numbers: tuple[int, ...], axes: int) -> tuple[int, ...]:

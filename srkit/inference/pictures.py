@@ -14,6 +14,7 @@ from srkit.imaging.files import IMAGE_SUFFIXES, decode_image
 from srkit.imaging.headers import read_header
 from srkit.imaging.rgba import LOSSY, alpha_of, encoded, require_holds
 from srkit.imaging.tiles import Tick
+from srkit.inference.confidence import Confidence
 from srkit.inference.settings import PictureSettings
 from srkit.inference.upscaler import Upscaler
 
@@ -29,8 +30,8 @@ class Pictures:
     extensions: tuple[str, ...] = IMAGE_SUFFIXES
     unit = "pixels"
 
-    def __init__(self, upscaler: Upscaler, settings: PictureSettings) -> None:
-        self._upscaler, self._settings = upscaler, settings
+    def __init__(self, upscaler: Upscaler, settings: PictureSettings, confidence: Confidence | None = None) -> None:
+        self._upscaler, self._settings, self._confidence = upscaler, settings, confidence
 
     def takes(self, source: Path) -> bool:
         return source.suffix.lower() in self.suffixes
@@ -48,6 +49,8 @@ class Pictures:
         suffix, settings = out.suffix.lower(), self._settings
         if settings.format is not None and _plain(suffix) != _plain(settings.format):
             raise RefusedError(f"-o {out}: ends with '{suffix}', --format says '{settings.format}'; leave one out")
+        if self._confidence is not None:
+            self._confidence.require_pictures(settings, out)
         if settings.quality is not None and suffix not in LOSSY:
             raise RefusedError(
                 f"--quality {settings.quality}: {out.name} loses nothing and has none; add --format jpg or webp"
@@ -64,7 +67,11 @@ class Pictures:
         size = (image.shape[0] * scale[0], image.shape[1] * scale[1])
         require_holds(str(source), suffix, size, image.dtype == np.uint16, alpha is not None)
         self._say_what_is_lost(source, read_header(io.BytesIO(data), str(source)).orientation)
-        made = self._upscaler.picture(image, tick)
+        if self._confidence is None:
+            made = self._upscaler.picture(image, tick)
+        else:
+            made, spread = self._upscaler.picture_and_spread(image, tick)
+            self._confidence.write_picture(source, out, image, spread)  # first: where the result is, its map is too
         opacity = None if alpha is None else self._upscaler.enlarged_alpha(alpha)
         write_atomically(out, encoded(made, opacity, suffix, self._settings.quality))
         return size[0] * size[1]

@@ -14,6 +14,7 @@ from srkit.commands import Launcher
 from srkit.engine.distributed import Group, join_group
 from srkit.engine.log import logger, start_console
 from srkit.errors import ExitCode, RefusedError, SrkitError, StorageError
+from srkit.inference.confidence import Confidence
 from srkit.inference.jobs import Job, find_jobs, pending, require_inputs, require_writable
 from srkit.inference.kinds import Kind
 from srkit.inference.opening import open_model
@@ -58,13 +59,17 @@ def infer(
     group = _join(run.device, launcher)
     opened = open_model(model, group.device)
     upscaler = Upscaler(opened, run, group.device)
-    kinds = kinds_of(upscaler, pictures, slides, volumes)
+    confidence = None if run.confidence is None else Confidence(run.confidence, opened, run.precision)
+    kinds = kinds_of(upscaler, pictures, slides, volumes, confidence)
     jobs = find_jobs(files, kinds, model.path.stem, opened.scale)
+    _require_used(jobs, pictures, slides)
     if volumes.gt is not None and len(jobs) > 1:
         raise RefusedError(f"--gt {volumes.gt}: belongs to one volume, found {len(jobs)}")
     if volumes.gt is not None and not volumes.preview:
         raise RefusedError(f"--gt {volumes.gt}: shows in the preview; leave --no_preview out")
     todo, before = pending(jobs, files)
+    if confidence is not None:
+        _require_maps(confidence, jobs, before)
     if group.is_main:
         for folder in dict.fromkeys(job.out.parent for job in todo):
             require_writable(folder)
@@ -82,23 +87,55 @@ def infer(
 
 
 def kinds_of(
-    upscaler: Upscaler, pictures: PictureSettings, slides: SlideSettings, volumes: VolumeSettings
+    upscaler: Upscaler,
+    pictures: PictureSettings,
+    slides: SlideSettings,
+    volumes: VolumeSettings,
+    confidence: Confidence | None = None,
 ) -> Sequence[Kind]:
     """What a network of that many axes enlarges. RefusedError for settings of another kind."""
     if len(upscaler.scale) == 3:
         _require_unset(pictures, "pictures")
         _require_unset(slides, "slides")
-        return [Volumes(upscaler, volumes)]
+        return [Volumes(upscaler, volumes, confidence)]
     _require_unset(volumes, "volumes")
-    return [Slides(upscaler, slides), Pictures(upscaler, pictures)]
+    return [Slides(upscaler, slides), Pictures(upscaler, pictures, confidence)]
 
 
-def _require_unset(settings: PictureSettings | SlideSettings | VolumeSettings, kind: str) -> None:
+def _require_maps(confidence: Confidence, jobs: Sequence[Job], before: Sequence[Job]) -> None:
+    """RefusedError for slides, and for results that were made without a map."""
+    if slides := [job.source for job in jobs if job.kind.name == "slides"]:
+        raise RefusedError(
+            f"--confidence: {slides[0]} is a whole slide, of which no map is made; give fields cut from it, as pictures"
+        )
+    for job in before:
+        ending = ".nii.gz" if job.kind.name == "volumes" else ".tif"
+        if not confidence.map_of(job.out, ending).exists():
+            raise RefusedError(
+                f"--confidence: {job.out} exists without a map; --overwrite makes both, or choose another -o"
+            )
+
+
+def _require_used(jobs: Sequence[Job], pictures: PictureSettings, slides: SlideSettings) -> None:
+    """RefusedError for settings of pictures, or of slides, where the inputs are all of the other kind."""
+    found = {job.kind.name for job in jobs}
+    if found == {"pictures"}:
+        # --quality is both kinds'
+        _require_unset(replace(slides, quality=SlideSettings.quality), "slides", "none of the inputs is")
+    elif found == {"slides"}:
+        _require_unset(replace(pictures, quality=None), "pictures", "none of the inputs is")
+
+
+def _require_unset(
+    settings: PictureSettings | SlideSettings | VolumeSettings,
+    kind: str,
+    why: str = "which this model does not enlarge",
+) -> None:
     default = type(settings)()
     given = [name for name, value in vars(settings).items() if value != getattr(default, name)]
     if given:
         flags = ", ".join("--" + _FLAGS.get(name, name) for name in given)
-        raise RefusedError(f"{flags}: for {kind}, which this model does not enlarge; leave it out")
+        raise RefusedError(f"{flags}: for {kind}, {why}; leave it out")
 
 
 _FLAGS = {"spacing_mm": "spacing", "target_spacing_mm": "target_spacing", "preview": "no_preview"}
@@ -110,7 +147,7 @@ def _join(device: str, launcher: Launcher) -> Group:
         raise RefusedError(f"--device {device}: with a launcher each process takes a GPU of its own; say cuda")
     device_of(device)  # refuses a GPU that is not there, before peers wait for each other
     group, note = join_group(
-        launcher, 0 if device == "cpu" else "auto", backend=None, port=29500, timeout_s=_PATIENCE_S
+        launcher, 0 if device == "cpu" else "auto", backend=None, port=None, timeout_s=_PATIENCE_S
     )
     start_console(group.is_main)
     if note:

@@ -52,11 +52,13 @@ class RunSettings:
         device: auto, cpu, cuda or cuda:N.
         precision: Of the network's arithmetic.
         ensemble: Take the mean over the flips (and quarter turns) of each picture.
+        confidence: File of `srkit calibrate`; results are then that mean, with a map beside each.
     """
 
     device: str = "auto"
     precision: Precision = "fp32"
     ensemble: bool = False
+    confidence: Path | None = None
     tile: Literal["auto"] | tuple[int, ...] | None = "auto"
     overlap: tuple[int, ...] | None = None
     blend: Literal["auto", "crop", "fade"] = "auto"
@@ -204,6 +206,10 @@ def template_of(text: str) -> str:
         raise ValueError(f"'{text}' has no {{stem}}, so that all results would have one name")
     if "/" in text or "\\" in text:
         raise ValueError(f"'{text}' has a slash; it is the name of a file, the folder is given by -o")
+    try:
+        text.format(**dict.fromkeys(_FIELDS, "text"))
+    except (ValueError, LookupError) as error:  # '{stem:d}', '{stem!z}'
+        raise ValueError(f"'{text}': {error}") from None
     return text
 
 

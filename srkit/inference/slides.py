@@ -36,13 +36,7 @@ class Slides:
             raise RefusedError(f"slides are enlarged by one factor, this network by {upscaler.scale}")
 
     def takes(self, source: Path) -> bool:
-        suffix = source.suffix.lower()
-        if suffix not in _SHARED:
-            return suffix in self.suffixes
-        try:
-            return len(open_slide(source).levels) > 1
-        except (DataError, RefusedError):  # no slide, or nothing here to tell it by: a picture then
-            return False
+        return is_slide(source)
 
     def stem(self, source: Path) -> str:
         return source.stem
@@ -85,3 +79,14 @@ class Slides:
                 tick=tick,
             )
         return size[0] * size[1]
+
+
+def is_slide(source: Path) -> bool:
+    """Whether a file is a slide by its suffix; a TIFF is one when it holds a pyramid, else it is a picture."""
+    suffix = source.suffix.lower()
+    if suffix not in _SHARED:
+        return suffix in SLIDE_SUFFIXES
+    try:
+        return len(open_slide(source).levels) > 1
+    except (DataError, RefusedError):  # no slide, or nothing here to tell it by: a picture then
+        return False

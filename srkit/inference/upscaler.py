@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,12 +17,14 @@ from srkit.errors import DataError, DivergedError, OutOfMemoryError, RefusedErro
 from srkit.imaging.colour import quantize
 from srkit.imaging.intensity import intensity_range
 from srkit.imaging.resize import imresize
-from srkit.imaging.tiles import Tick
-from srkit.inference.colours import restored
+from srkit.imaging.tiles import Span, Tick, tile_spans
+from srkit.inference.colours import finished, seen_by_network
 from srkit.inference.opening import OpenModel, open_model
 from srkit.inference.settings import ModelSettings, RunSettings
 
+T = TypeVar("T")
 _ROWS = 256  # rounded at a time, so that no second copy of a large picture exists in float64
+_CHROMA_PX = 4  # bicubic enlargement looks no further
 _BEYOND = 2.0  # floats further from 0 to 1 than this are of another range
 
 
@@ -35,6 +38,8 @@ class Upscaler:
     """
 
     def __init__(self, model: OpenModel, run: RunSettings, device: torch.device) -> None:
+        if model.path.suffix == ".onnx" and run.precision != "fp32":
+            raise RefusedError(f"--precision {run.precision}: {model.path} computes in the one it was exported in")
         self.model, self.scale, self.info = model, model.scale, model.info
         axes = len(self.scale)
         self._restorer = Restorer(
@@ -110,15 +115,67 @@ class Upscaler:
             colours = self.picture(np.ascontiguousarray(image[..., :3]), tick)
             return np.concatenate([colours, self.enlarged_alpha(image[..., 3:])], axis=-1)
 
-        def restore(seen: np.ndarray) -> np.ndarray:
-            return self._restored(seen, white, 0.0, tick)
+        shape = seen_by_network(image[:1, :1], white, self.model.color).shape
+        return self._in_tiles(
+            (*image.shape[:2], shape[-1]), lambda restorer: self._by_rows(restorer, image, white, tick)
+        )
 
-        sr = restored(restore, image, white, self.model.color, self.scale)
-        if np.issubdtype(image.dtype, np.floating):
-            return np.clip(sr, 0, 1).astype(image.dtype)
-        made = np.empty(sr.shape, image.dtype)
+    def _by_rows(self, restorer: Restorer, image: np.ndarray, white: float, tick: Tick) -> np.ndarray:
+        """(H, W, 1 or 3) enlarged, one row of tiles after another: beside both pictures only one row exists, in floats."""
+        made: np.ndarray | None = None
+        spans, factor = self._rows(restorer, image), self.scale[0]
+        for number, span in enumerate(spans):
+            part = image[span.start : span.stop]
+            seen = seen_by_network(part, white, self.model.color)
+            sr = restorer(seen, white, 0.0, lambda k, n, row=number: tick(row * n + k, len(spans) * n))  # type: ignore[misc]
+            self._require_shape(sr.shape, seen.shape)
+            sr = finished(sr, part, white, self.model.color, self.scale)
+            kept = sr[(span.keep_from - span.start) * factor : (span.keep_to - span.start) * factor]
+            row = self._typed(kept, image.dtype, white)
+            if made is None:
+                if len(spans) == 1:
+                    return row
+                made = np.empty((image.shape[0] * factor, *row.shape[1:]), image.dtype)
+            made[span.keep_from * factor : span.keep_to * factor] = row
+        assert made is not None
+        return made
+
+    def _rows(self, restorer: Restorer, image: np.ndarray) -> list[Span]:
+        """The rows of tiles that can be made one by one; a single one where something wants the whole picture."""
+        height = image.shape[0]
+        is_recoloured = self.model.color != "rgb" and image.shape[-1] == 3
+        if (
+            restorer.tile is None
+            or restorer.blend != "crop"
+            or restorer.ensemble
+            or hasattr(restorer.network, "guide")
+            or (is_recoloured and restorer.overlap[0] < _CHROMA_PX)
+        ):
+            return [Span(0, height, 0, height)]
+        return tile_spans(height, restorer.tile[0], restorer.overlap[0], restorer.step)
+
+    def picture_and_spread(
+        self, image: np.ndarray, tick: Tick = lambda done, total: None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(H, W, 1 or 3) uint8 or uint16 -> the mean over all turns as `picture` gives it, and (H * scale, W * scale) float32:
+        the standard deviation over them, 1.0 is white. Raises as calling does."""
+        white = _white(image)
+
+        def view(sr: np.ndarray) -> np.ndarray:
+            return finished(sr, image, white, self.model.color, self.scale)
+
+        seen = seen_by_network(image, white, self.model.color)
+        spread = self._in_tiles(seen.shape, lambda restorer: restorer.spread(seen, white, 0.0, view, tick))
+        self._require_shape(spread.mean.shape, seen.shape)
+        return self._typed(spread.mean, image.dtype, white), spread.sd
+
+    @staticmethod
+    def _typed(sr: np.ndarray, dtype: np.dtype, white: float) -> np.ndarray:
+        if np.issubdtype(dtype, np.floating):
+            return np.clip(sr, 0, 1).astype(dtype)
+        made = np.empty(sr.shape, dtype)
         for start in range(0, len(sr), _ROWS):
-            made[start : start + _ROWS] = quantize(sr[start : start + _ROWS], image.dtype, white)
+            made[start : start + _ROWS] = quantize(sr[start : start + _ROWS], dtype, white)
         return made
 
     def tiles_of_side(self, longest: int) -> tuple[int, int, int]:
@@ -135,19 +192,40 @@ class Upscaler:
         made = imresize(alpha, self.scale)
         return np.clip(made, 0, 1).astype(alpha.dtype) if np.issubdtype(alpha.dtype, np.floating) else made
 
-    def volume(self, volume: np.ndarray, tick: Tick = lambda done, total: None) -> np.ndarray:
+    def volume(
+        self, volume: np.ndarray, tick: Tick = lambda done, total: None, levels: tuple[float, float] | None = None
+    ) -> np.ndarray:
         """(I, J, K) in any unit -> (I, J, K) * scale, float32 in that unit, not clipped.
 
-        Which values are black and white is read from this volume alone, as in training, and undone.
+        Which values are black and white is read from this volume alone, as in training, and undone; `levels` are the two
+        where the caller asked `intensity_range` already.
         Raises: DataError for intensities that cannot be told apart; DivergedError; OutOfMemoryError.
         """
-        black, white = self.intensity_range(volume)
+        seen, black, white = self._seen_volume(volume, levels)
+        return self._in_units(self._restored(seen, white, black, tick), black, white)
+
+    def volume_and_spread(
+        self, volume: np.ndarray, tick: Tick = lambda done, total: None, levels: tuple[float, float] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As `volume`, the mean over all flips, and their standard deviation: both (I, J, K) * scale float32; the second
+        counts the span from black to white as 1."""
+        seen, black, white = self._seen_volume(volume, levels)
+        spread = self._in_tiles(seen.shape, lambda restorer: restorer.spread(seen, white, black, tick=tick))
+        self._require_shape(spread.mean.shape, seen.shape)
+        return self._in_units(spread.mean, black, white), spread.sd
+
+    def _seen_volume(self, volume: np.ndarray, levels: tuple[float, float] | None) -> tuple[np.ndarray, float, float]:
+        """(I, J, K, 1) as the network is given it, black and white."""
+        black, white = levels or self.intensity_range(volume)
         # easysr cuts at black and white; elsewhere what lies outside is shown as it is.
         seen = np.clip(volume, black, white) if self.model.intensity.startswith("easysr") else volume
-        sr = self._restored(seen.astype(np.float32, copy=False)[..., None], white, black, tick)[..., 0]
+        return seen.astype(np.float32, copy=False)[..., None], black, white
+
+    @staticmethod
+    def _in_units(sr: np.ndarray, black: float, white: float) -> np.ndarray:
         if not np.isfinite(sr).all():
             raise DivergedError("the network's output is not finite; use earlier weights, or --precision fp32")
-        return (sr * np.float64(white - black) + black).astype(np.float32)
+        return (sr[..., 0] * np.float64(white - black) + black).astype(np.float32)
 
     def intensity_range(self, volume: np.ndarray) -> tuple[float, float]:
         """(black, white) of a volume, in its unit."""
@@ -166,22 +244,28 @@ class Upscaler:
 
     def _restored(self, image: np.ndarray, white: float, black: float, tick: Tick) -> np.ndarray:
         """(*S, C) to (*S * scale, C_out), 0 to 1 and not clipped, in tiles where that is needed."""
+        sr = self._in_tiles(image.shape, lambda restorer: restorer(image, white, black, tick))
+        self._require_shape(sr.shape, image.shape)
+        return sr
+
+    def _in_tiles(self, shape: tuple[int, ...], work: Callable[[Restorer], T]) -> T:
+        """`work` with tiles for an lq of that shape, again with smaller ones where memory does not suffice."""
         while True:
-            cut = self._tiles.cut(image.shape)
+            cut = self._tiles.cut(shape)
             try:
-                sr = self._restorer.in_tiles(*cut)(image, white, black, tick)
-                break
+                return work(self._restorer.in_tiles(*cut))
             except OutOfMemoryError as error:
-                if isinstance(error, GuideTooLarge) or not self._tiles.shrink(cut, image.shape):
+                if isinstance(error, GuideTooLarge) or not self._tiles.shrink(cut, shape):
                     raise
                 torch.cuda.empty_cache()
-        wanted = tuple(n * s for n, s in zip(image.shape, self.scale))
-        if sr.shape[:-1] != wanted:
+
+    def _require_shape(self, made: tuple[int, ...], given: tuple[int, ...]) -> None:
+        wanted = tuple(n * s for n, s in zip(given, self.scale))
+        if made[:-1] != wanted:
             raise RefusedError(
-                f"{self.model.path} made {sr.shape[:-1]} of {image.shape[:-1]}, its scale {self.scale} wants {wanted}; the "
+                f"{self.model.path} made {made[:-1]} of {given[:-1]}, its scale {self.scale} wants {wanted}; the "
                 "network may expect an input that is enlarged already"
             )
-        return sr
 
 
 def load(model: ModelSettings, run: RunSettings) -> Upscaler:

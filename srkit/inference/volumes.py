@@ -17,6 +17,7 @@ from srkit.imaging.tiles import Tick
 from srkit.imaging.volume_headers import MAX_VOXELS, STORED_TYPES, VolumeHeader
 from srkit.imaging.volumes import VOLUME_SUFFIXES, is_nifti, read_header, read_volume, volume_stem, write_volume
 from srkit.inference.axes import axis_order
+from srkit.inference.confidence import Confidence
 from srkit.inference.itk import bias_corrected, require_simpleitk, transform_between
 from srkit.inference.settings import VolumeSettings
 from srkit.inference.upscaler import Upscaler
@@ -33,8 +34,10 @@ class Volumes:
     extensions: tuple[str, ...] = VOLUME_SUFFIXES
     unit = "voxels"
 
-    def __init__(self, upscaler: Upscaler, settings: VolumeSettings) -> None:
-        self._upscaler, self._settings = upscaler, settings
+    def __init__(self, upscaler: Upscaler, settings: VolumeSettings, confidence: Confidence | None = None) -> None:
+        self._upscaler, self._settings, self._confidence = upscaler, settings, confidence
+        if confidence is not None:
+            confidence.require_volumes(settings)
         if settings.dtype != "input" and settings.dtype not in STORED_TYPES.values():
             raise RefusedError(f"--dtype: found '{settings.dtype}', expected input, {', '.join(STORED_TYPES.values())}")
         if settings.bias_correct or settings.register:
@@ -64,8 +67,13 @@ class Volumes:
         order = axis_order(source, self._upscaler.scale, header.spacing_mm, settings.axis)
         scale = tuple(self._upscaler.scale[axis] for axis in order)
         try:
-            sr = self._upscaler.volume(np.ascontiguousarray(volume.transpose(order)), tick).transpose(order)
-            black, white = self._upscaler.intensity_range(volume)
+            seen, spread = np.ascontiguousarray(volume.transpose(order)), None
+            black, white = self._upscaler.intensity_range(seen)
+            given = (seen, tick, (black, white))
+            if self._confidence is None:
+                sr = self._upscaler.volume(*given).transpose(order)
+            else:
+                sr, spread = (part.transpose(order) for part in self._upscaler.volume_and_spread(*given))
         except DataError as error:
             raise DataError(f"{source}: {error}") from None
         shown = {"lq": enlarge(volume, scale, 0), "sr": sr} if settings.preview else {"sr": sr}
@@ -82,6 +90,8 @@ class Volumes:
             like = replace(header, qform_code=there.qform_code, sform_code=there.sform_code)
         if settings.gt is not None:
             shown["gt"] = _truth(settings.gt, shown["sr"], affine)
+        if self._confidence is not None and spread is not None:
+            self._confidence.write_volume(source, out, spread, white - black, affine, like)
         write_volume(out, shown["sr"], affine, like=like, dtype=settings.dtype)
         if settings.preview:
             write_image(out.with_name(f"{volume_stem(out)}_preview.png"), three_planes(shown, black, white))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from srkit.errors import RefusedError
+from srkit.losses.ranks import mean_over_ranks
 from srkit.registry import LOSSES
 
 Interval = tuple[float, float]
@@ -26,8 +27,8 @@ class GANLoss(nn.Module):
       softplus(f), G softplus(-f). These three have no labels.
 
     `relativistic` judges each picture against the mean of the other kind: r - mean(f) and f - mean(r) take the places of
-    r and f, the generator is taught on both, and each loss is the mean of its two parts. With accumulated batches or several
-    ranks the mean is that of the micro-batch of one rank.
+    r and f, the generator is taught on both, and each loss is the mean of its two parts. The mean is that of the micro-batch
+    of one rank, or, with `global_mean`, of the micro-batches that all ranks have at the same time.
 
     Args:
         gan_type: The criterion.
@@ -38,7 +39,9 @@ class GANLoss(nn.Module):
         relativistic: See above; on with model_type ESRGANModel.
         detach_mean: Keep the gradient off the relativistic means, in both turns. BasicSR does so in the discriminator's.
 
-    Shape: logits (B, ...) of equal shape for both kinds.
+        global_mean: Take the relativistic means over all processes, as one process with their batches together would.
+
+    Shape: logits (B, ...) of equal shape for both kinds, and with `global_mean` on all ranks.
     Raises: RefusedError for labels outside [0, 1] and for a relativistic loss that is undefined (wgan).
     Source: Goodfellow et al. 2014 (vanilla), Mao et al. 2017 (lsgan), Arjovsky et al. 2017 (wgan), Lim and Ye 2017
         (hinge), Jolicoeur-Martineau 2018, arXiv:1807.00734, section 3.3 (relativistic average).
@@ -56,9 +59,11 @@ class GANLoss(nn.Module):
         fake_label_range: tuple[float, float] | None = None,
         relativistic: bool = False,
         detach_mean: bool = False,
+        global_mean: bool = False,
     ) -> None:
         super().__init__()
         self.gan_type, self.relativistic, self.detach_mean = gan_type, relativistic, detach_mean
+        self.global_mean = global_mean
         self.labels = (float(fake_label_val), float(real_label_val))
         self.ranges: tuple[Interval | None, Interval | None] = (
             _interval(fake_label_range),
@@ -102,8 +107,12 @@ class GANLoss(nn.Module):
         }
 
     def _means(self, fake: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
-        means = fake.mean(), real.mean()
-        return (means[0].detach(), means[1].detach()) if self.detach_mean else means
+        means = torch.stack([fake.mean(), real.mean()])
+        if self.detach_mean:
+            means = means.detach()
+        if self.global_mean:
+            means = mean_over_ranks(means)
+        return means[0], means[1]
 
     def _wish(self, fake: Tensor) -> Tensor:
         """That restored pictures are taken for real; hinge asks without its margin."""

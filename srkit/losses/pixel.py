@@ -18,6 +18,9 @@ from srkit.registry import LOSSES
 class L1Loss(nn.Module):
     """Mean (or sum) of |sr - gt|.
 
+    Args:
+        reduction: The mean over all values, or their sum.
+
     Shape: `sr` and `gt` (B, C, *S), equal. Returns a scalar.
     Raises: ValueError when the shapes differ.
     """
@@ -55,6 +58,9 @@ class LumaL1Loss(nn.Module):
 class MSELoss(nn.Module):
     """Mean (or sum) of (sr - gt)^2.
 
+    Args:
+        reduction: The mean over all values, or their sum.
+
     Shape: `sr` and `gt` (B, C, *S), equal. Returns a scalar.
     Raises: ValueError when the shapes differ.
     """
@@ -74,6 +80,7 @@ class CharbonnierLoss(nn.Module):
     """Mean (or sum) of sqrt((sr - gt)^2 + eps): L1 with a rounded tip.
 
     Args:
+        reduction: The mean over all values, or their sum.
         eps: Square of the tip's half-width, in squared intensity units (images span 0 to 1), above 0.
 
     Shape: `sr` and `gt` (B, C, *S), equal. Returns a scalar.

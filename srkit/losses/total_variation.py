@@ -16,6 +16,9 @@ class WeightedTVLoss(nn.Module):
 
     `gt` is taken like every image loss takes it, and only its shape is used.
 
+    Args:
+        reduction: The mean over all neighbours, or the sum.
+
     Shape: `sr` and `gt` (B, C, *S), equal; every spatial axis at least 2 long. `weight`, when given, (B, 1 or C, *S):
         the weight of a difference is that of its first pixel, and the mean is over the weights. Returns a scalar.
     Raises: ValueError when the shapes differ.

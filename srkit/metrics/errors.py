@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from typing import Literal
 
 import numpy as np
@@ -18,11 +19,12 @@ def _mse(sr: np.ndarray, gt: np.ndarray) -> float:
     return float(difference @ difference) / difference.size
 
 
-class _Pointwise:
+class _Pointwise(ABC):
     """What looks at each place by itself can look at some places alone."""
 
+    @abstractmethod
     def __call__(self, sr: np.ndarray, gt: np.ndarray, data_range: float) -> float:
-        raise NotImplementedError
+        """The value over all places."""
 
     def inside(self, sr: np.ndarray, gt: np.ndarray, data_range: float, mask: np.ndarray) -> float:
         """The same over the places where `mask` (*S) is true. DataError when it is nowhere."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from srkit.errors import DivergedError, RefusedError, WeightsError
+from srkit.errors import DataError, DivergedError, RefusedError, WeightsError
 from srkit.metrics.checks import require_pair
 from srkit.registry import METRICS
 
@@ -22,7 +23,7 @@ _TRUNKS = {
 _SMALLEST_PX = 32
 
 
-class _Learned:
+class _Learned(ABC):
     """Weights are looked for when built; `unavailable` then says which are missing."""
 
     better: Literal["higher", "lower"] = "lower"
@@ -56,6 +57,8 @@ class _Learned:
     def __call__(self, sr: np.ndarray, gt: np.ndarray, data_range: float) -> float:
         import torch
 
+        if gt.ndim != 3:
+            raise DataError(f"{type(self).__name__} is for pictures (H, W, C), got {gt.shape}")
         require_pair(sr, gt, _SMALLEST_PX, type(self).__name__)
         pair = []
         for image in (sr, gt):
@@ -70,8 +73,9 @@ class _Learned:
             raise DivergedError(f"{type(self).__name__} is {value}: sr or gt holds values that are not finite")
         return value
 
+    @abstractmethod
     def _distance(self, sr: Any, gt: Any) -> Any:
-        raise NotImplementedError
+        """A scalar tensor for pictures (1, 3, H, W), 0 to 1; `_network` holds the trunk's layers, `_heads` names their weights."""
 
     def _normalized(self, image: Any) -> Any:
         """As ImageNet's classifiers are fed."""

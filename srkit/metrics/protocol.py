@@ -176,8 +176,12 @@ def custom_protocol(
         test_y_channel: Compare limited-range luma instead of RGB.
         edges: Compare edge maps, which are made from luma anyway.
         axes: Of the pictures; 3 is mri-volume-v1 but for the border.
+
+    Raises: RefusedError for edges or luma of volumes.
     """
     if axes == 3:
+        if edges or test_y_channel:
+            raise RefusedError(f"volumes have no {'edge maps' if edges else 'luma (test_y_channel)'}; remove it")
         volumes = replace(PROTOCOLS["mri-volume-v1"], border=crop_border or 0)
         return volumes if not crop_border else replace(volumes, name=f"custom:{volumes.hash}")
     protocol = Protocol(

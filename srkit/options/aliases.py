@@ -35,7 +35,7 @@ ALIASES: Mapping[str, Mapping[str, str]] = {
 
 ABSENT: Mapping[str, Mapping[str, str]] = {
     "metric": {
-        "calculate_niqe": "NIQE needs the statistics of good pictures of your own kind: `srkit fit-niqe FOLDER -o model.npz`, then type: NIQE, model: model.npz"
+        "calculate_niqe": "NIQE needs the statistics of good pictures of your own kind: `srkit fit-niqe FOLDER -o model.npz`, then `{type: NIQE, model: model.npz}`; or remove it"
     },
 }
 """Kind of component -> name that the family's own files use and srkit does not have -> why."""

@@ -177,7 +177,7 @@ def _signature(cls: type[ComponentOptions], raw: Any, catalog: Catalog) -> Signa
     if not catalog.is_complete:
         raise collected([])  # the failed import is in the report already and may well hold this class
     if why := ABSENT.get(cls.kind, {}).get(name):
-        raise collected([Problem(("type",), f"no {cls.kind} is named {found(name)}; {why}, so remove it ({known})")])
+        raise collected([Problem(("type",), f"no {cls.kind} is named {found(name)}; {why} ({known})")])
     close = nearest(name[:60], names)
     hint = f"; did you mean '{close}'?" if close else ""
     raise collected([Problem(("type",), f"no {cls.kind} is named {found(name)}{hint} ({known})")])

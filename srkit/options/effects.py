@@ -12,6 +12,7 @@ from srkit.options.training import MultiStepOptions, TrainSection
 
 # Key of an evaluation dataset -> the values that ask for nothing.
 _TRAIN_ONLY: Mapping[str, tuple[Any, ...]] = {
+    "cache": ("auto", "disk", "none"),
     "gt_size": (None,),
     "gt_size_max": (None,),
     "crop_type": (None,),
@@ -89,6 +90,8 @@ def _without_effect(options: Options, s: Sections, launcher: str | None) -> Iter
         yield _idle(("val", "tile_overlap"), "without tile")
     if launcher == "none" and options.dist_params != type(options.dist_params)():
         yield _idle(("dist_params",), "without --launcher")
+    if launcher == "none" and options.train is not None and options.train.sync_batchnorm:
+        yield _idle(("train", "sync_batchnorm"), "without --launcher")
     yield from _in_training(options, s) if s.mode == "train" else _in_test(options)
 
 

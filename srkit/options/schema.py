@@ -118,8 +118,12 @@ class DistSection(Section):
     """Several processes; used with --launcher."""
 
     backend: Literal["nccl", "gloo"] | None = Field(default=None, description="Default: nccl on GPUs, else gloo.")
-    port: Port = Field(default=29500, description="Port of the first process.")
+    port: Port | None = Field(
+        default=None,
+        description="Port of the first process, for --launcher slurm; by default 20000 to 29999, by the job's number.",
+    )
     timeout_s: Count = Field(default=1800, description="Seconds after which a silent peer is given up.")
+    join_timeout_s: Count = Field(default=60, description="Seconds in which all processes must have started.")
 
 
 def _experiment_name(value: Any) -> Any:

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field
 from srkit.options.aliases import canonical
 from srkit.options.components import LossOptions
 from srkit.options.section import Section
-from srkit.options.values import Count, Flag, Fraction, Label, Natural, NotNegative, Positive, Warmup
+from srkit.options.values import Count, Flag, Fraction, Label, Natural, NotNegative, Positive, Warmup, expected
 
 
 class _Optimizer(Section):
@@ -131,6 +131,20 @@ class ClipOptions(Section):
     max: Positive = Field(description="Largest norm or value.")
 
 
+def _compile_mode(value: Any) -> Any:
+    if value in (False, "default", "max-autotune"):
+        return value
+    if value is True:
+        return "default"
+    raise expected("true, false, default or max-autotune")
+
+
+CompileMode = Annotated[
+    Literal[False, "default", "max-autotune"],
+    BeforeValidator(_compile_mode, json_schema_input_type=bool | Literal["default", "max-autotune"]),
+]
+
+
 class TrainSection(Section):
     """How the networks are trained."""
 
@@ -163,11 +177,16 @@ class TrainSection(Section):
     use_amp: Flag = Field(
         default=False, description="Mixed precision as the device is good at it; precision says it exactly."
     )
-    compile: Flag = Field(
+    compile: CompileMode = Field(
         default=False,
-        description="torch.compile the training networks: faster on GPUs after a minute of compiling; validation is not.",
+        description="torch.compile the training networks, and not those of validation: true or default, or max-autotune, "
+        "which tries several kernels for each operation and takes minutes to begin. For GPUs.",
     )
     accum_iter: Count = Field(default=1, description="Batches whose gradients are summed for one update.")
+    sync_batchnorm: Flag = Field(
+        default=False,
+        description="With several processes, batch normalisation over all their batches together; else each has its own.",
+    )
     grad_clip: ClipOptions | None = Field(default=None, description="Gradient clipping; none by default.")
     max_nonfinite: Count = Field(
         default=20, description="Skipped updates in a row (NaN or infinite) after which training stops."

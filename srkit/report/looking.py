@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from srkit.engine.stored import StoredResults
+from srkit.errors import DataError
 from srkit.report.encode import data_uri
 from srkit.report.pictures import Gallery, Shown, worst_place
 
@@ -60,11 +61,18 @@ def choose(results: StoredResults, set_name: str) -> dict[str, str]:
     return found
 
 
-def looks(results: StoredResults, gallery: Gallery, budget_bytes: int) -> list[Look]:
-    """The pictures of every set, of about `budget_bytes` characters in all. Raises DataError where one cannot be seen."""
-    sets = [name for name in results.rows if results.models(name)]
-    chosen = [(name, image, rank) for name in sets for image, rank in choose(results, name).items()]
-    return [_look(results, gallery, *item, budget_bytes // len(chosen)) for item in chosen]
+def looks(results: StoredResults, gallery: Gallery, budget_bytes: int) -> tuple[list[Look], list[str]]:
+    """The pictures of every set, of about `budget_bytes` characters in all, and why sets have none."""
+    sets = {name: choose(results, name) for name in results.rows if results.models(name)}
+    share = budget_bytes // max(1, sum(map(len, sets.values())))
+    found: list[Look] = []
+    reasons = []
+    for name, chosen in sets.items():
+        try:
+            found += [_look(results, gallery, name, image, rank, share) for image, rank in chosen.items()]
+        except DataError as error:
+            reasons.append(str(error))
+    return found, reasons
 
 
 def _look(results: StoredResults, gallery: Gallery, set_name: str, image: str, rank: str, budget_bytes: int) -> Look:

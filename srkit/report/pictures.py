@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from srkit import build
-from srkit.data.forms import PictureForm, VolumeForm
+from srkit.data.forms import Form, VolumeForm, form_of
 from srkit.data.sample import Sample
 from srkit.engine.evaluator import EvalSet
 from srkit.engine.stored import StoredResults
@@ -57,21 +57,27 @@ class Gallery:
         if not path.is_file():
             raise RefusedError(f"{path}: no such file; test again, then the options lie beside the values")
         self.options: Options = load_options(path, mode="test")
-        self._sets = {item.name: item for item in build.build_eval_sets(self.options)}
+        seen = [told.get("read_as") for told in results.about["models"].values()]
+        sets = build.build_eval_sets(self.options, seen[0] if seen else None)  # as the first model saw them
+        self._sets = {item.name: item for item in sets}
 
     def look(self, set_name: str, image: str) -> Shown:
         """Raises DataError when the picture is gone, or the test was run without `val.save_img`."""
         item = self._set(set_name)
         sample = self._sample(item, image)
         models = tuple(self.results.models(set_name))
-        restored = {name: self._restored(set_name, name, image) for name in models}
+        form = form_of(sample)
+        restored = {name: self._restored(form, set_name, name, image) for name in models}
         make = _volumes if len(item.scale) == 3 else _pictures
         return make(sample, item.scale, restored)
 
     def _set(self, name: str) -> EvalSet:
         if name not in self._sets:
             raise DataError(f"{self.options.source}: has no set {name}; its sets are {', '.join(self._sets)}")
-        return self._sets[name]
+        item = self._sets[name]
+        if self.results.about.get("read", {}).get(name) != build.reading(self.options, item):
+            raise DataError(f"{name}: its data changed after the test, so test again")
+        return item
 
     def _sample(self, item: EvalSet, image: str) -> Sample:
         names = self.results.images(item.name)
@@ -85,19 +91,18 @@ class Gallery:
             )
         return sample
 
-    def _restored(self, set_name: str, model: str, image: str) -> Path:
+    def _restored(self, form: Form, set_name: str, model: str, image: str) -> Path:
         folder = self.results.folder / "visualization" / set_name
         suffix = f"_{self.options.val.suffix}" if self.options.val.suffix else ""
         inner = folder / model if len(self.results.about["models"]) > 1 else folder
-        for ending in (".nii.gz", ".png"):
-            path = inner / f"{image}{suffix}{ending}"
-            if path.is_file():
-                return path
+        path = form.path(inner / f"{image}{suffix}")
+        if path.is_file():
+            return path
         raise DataError(f"{inner}: holds no {image}{suffix}; test with val.save_img: true to see pictures")
 
 
 def _pictures(sample: Sample, scale: tuple[int, ...], restored: Mapping[str, Path]) -> Shown:
-    form = sample.form or PictureForm.of(sample)
+    form = form_of(sample)
     baseline = form.baselines[-1]
     lq, gt = sample.images["lq"], sample.images["gt"]
     white = sample.white

@@ -10,18 +10,22 @@ from typing import Any
 
 from srkit.engine import paired
 from srkit.engine.checkpoint import write_atomically
+from srkit.engine.evaluator import is_better
 from srkit.engine.log import logger
 from srkit.engine.stored import StoredResults, read_results
 from srkit.engine.timing import TIMING_COLUMNS
 from srkit.errors import RefusedError
+from srkit.metrics.summary import places
 from srkit.report import charts
 from srkit.report.curves import training_curves
-from srkit.report.looking import looks
+from srkit.report.looking import Look, looks
 from srkit.report.needs import require
 from srkit.report.pictures import ERROR_SPAN, Gallery
+from srkit.report.trust import trust
 
 MAX_BYTES = 15_000_000
 _PICTURE_BYTES = 12_000_000
+_DIGITS = 4  # of the means
 
 
 @dataclass(frozen=True)
@@ -50,13 +54,12 @@ def write_report(folder: Path, experiment: Path | None = None) -> Path:
     """
     require()
     results = read_results(folder)
-    notes = []
-    try:
-        shown = looks(results, Gallery(results), _PICTURE_BYTES)
-    except RefusedError as error:
-        shown = []
-        notes.append(f"No pictures: {error}")
-        logger.warning("report without pictures: %s", error)
+    shown, reasons = _looks(results)
+    for reason in reasons:
+        logger.warning("report: no pictures: %s", reason)
+    notes = [f"No pictures: {reason}" for reason in reasons]
+    trusted, why_not = trust(results)
+    notes += [why_not] if why_not else []
     experiment = experiment or _experiment(results)
     content = {
         "title": f"Results of {results.about['name']}",
@@ -67,6 +70,8 @@ def write_report(folder: Path, experiment: Path | None = None) -> Path:
         "paired": _paired(results),
         "spread": _spread(results),
         "looks": shown,
+        "trust": trusted,
+        "trust_table": _trust_table(trusted.rows) if trusted else None,
         "error_percent": f"{100 * ERROR_SPAN:.0f}",
         "timing": _timing(results),
         "training": training_curves(experiment) if experiment else [],
@@ -76,7 +81,7 @@ def write_report(folder: Path, experiment: Path | None = None) -> Path:
         "options": (folder / "options.yml").read_text() if (folder / "options.yml").is_file() else "",
     }
     contents = {
-        "values": "Values", "paired": "Paired differences", "spread": "Spread", "looks": "Pictures",
+        "values": "Values", "paired": "Paired differences", "spread": "Spread", "looks": "Pictures", "trust": "Confidence",
         "timing": "Time and memory", "training": "Training", "protocols": "Protocol",
     }  # fmt: skip
     ids = {"looks": "pictures", "protocols": "protocol"}
@@ -86,6 +91,14 @@ def write_report(folder: Path, experiment: Path | None = None) -> Path:
         logger.warning("the page has %.1f MB; fewer sets in one test make it smaller", len(page) / 1e6)
     write_atomically(folder / "report.html", page)
     return folder / "report.html"
+
+
+def _looks(results: StoredResults) -> tuple[list[Look], list[str]]:
+    """The pictures to show, and why there are none, of a set or at all."""
+    try:
+        return looks(results, Gallery(results), _PICTURE_BYTES)
+    except RefusedError as error:
+        return [], [str(error)]
 
 
 def _render(content: dict[str, Any]) -> bytes:
@@ -128,12 +141,12 @@ def _values(results: StoredResults) -> Table:
     for name in results.rows:
         told = results.about["sets"][name]
         label = f"{name} (jpeg)" if told["jpeg_gt"] else name
-        styles = {metric: _ranks(told, metric) for metric in results.metrics(name)}
+        ranks = {metric: _places(results, name, metric) for metric in results.metrics(name)}
         for method in results.methods(name):
             row = [Cell(label), Cell(method), Cell(str(told["images"]))]
             for metric, protocol in columns:
-                has = metric in styles and results.protocol(name, metric) == protocol
-                row.append(_mean(told, method, metric, styles[metric]) if has else Cell("n/a"))
+                has = method in ranks.get(metric, ()) and results.protocol(name, metric) == protocol
+                row.append(_mean(results, name, method, metric, ranks[metric][method]) if has else Cell("n/a"))
             rows.append(row)
     arrows = {metric: results.better(name, metric) for name in results.rows for metric in results.metrics(name)}
     head = ["set", "method", "images"]
@@ -141,27 +154,18 @@ def _values(results: StoredResults) -> Table:
     return Table(head, rows, frozenset({1}))
 
 
-def _number(summary: dict[str, Any]) -> float:
-    return math.inf if summary["mean"] is None else float(summary["mean"])
+def _places(results: StoredResults, name: str, metric: str) -> dict[str, int]:
+    methods = results.about["sets"][name]["methods"]
+    means = {method: results.mean(name, method, metric) for method in methods if metric in methods[method]}
+    return places(means, results.better(name, metric), _DIGITS)
 
 
-def _ranks(told: dict[str, Any], metric: str) -> list[float]:
-    """The different printed means, best first."""
-    means = {round(_number(m[metric]), 4) for m in told["methods"].values() if metric in m}
-    return sorted(means, reverse=told["better"][metric] == "higher")
-
-
-def _mean(told: dict[str, Any], method: str, metric: str, ranks: Sequence[float]) -> Cell:
-    if metric not in told["methods"].get(method, {}):
-        return Cell("n/a")
-    value = _number(told["methods"][method][metric])
-    place = ranks.index(round(value, 4))
-    text = f"{value:.4f}" if math.isfinite(value) else "identical"
-    bars = [_number(told["methods"][b][metric]) for b in told["baselines"] if b in told["methods"]]
-    if method not in told["baselines"] and bars:
-        is_higher = told["better"][metric] == "higher"
-        if value < max(bars) if is_higher else value > min(bars):
-            text += " (!)"
+def _mean(results: StoredResults, name: str, method: str, metric: str, place: int) -> Cell:
+    value = results.mean(name, method, metric)
+    text = f"{value:.{_DIGITS}f}" if math.isfinite(value) else "identical"
+    bar = None if method in results.about["sets"][name]["baselines"] else results.bar(name, metric)
+    if bar and is_better(results.mean(name, bar, metric), value, results.better(name, metric)):
+        text += " (!)"
     return Cell(text, "best" if place == 0 else "second" if place == 1 else "")
 
 
@@ -199,6 +203,10 @@ def _spread(results: StoredResults) -> list[str]:
             both = {method: (values[across][method], values[up][method]) for method in methods}
             drawn.append(charts.scatter(f"{name}: {across}", up, both, colour))
     return drawn
+
+
+def _trust_table(rows: Sequence[Sequence[str]]) -> Table:
+    return Table(rows[0], [[Cell(text) for text in row] for row in rows[1:]], frozenset({1}))
 
 
 def _timing(results: StoredResults) -> Table | None:

@@ -124,7 +124,14 @@ TOOLS: dict[str, Command] = {
         "loss EdgeAwareLoss --out my_parts",
     ),
     "list": _tool("listing", "train", "what `type:` can name: archs, datasets, losses, metrics, recipes", "archs"),
-    "schema": _tool("schema", "train", "write the JSON schema that editors use", "options/srkit.schema.json"),
+    "schema": _tool(
+        "schema",
+        "train",
+        "write what option files may hold: the JSON schema that editors use, and the page of all options",
+        "",
+        "options/srkit.schema.json",
+        "docs/options.md",
+    ),
     "check": _tool(
         "check",
         "train",
@@ -140,6 +147,14 @@ TOOLS: dict[str, Command] = {
         "",
         f"-opt {_QUICK}",
     ),
+    "benchmark": _tool(
+        "benchmark",
+        "train",
+        "what training, loading, evaluation and inference cost here: by stage, beside a bare loop, in words",
+        f"train -opt {_QUICK} --seconds 20",
+        f"data -opt {_QUICK} --workers 0 2",
+        "infer -opt options/test/edsr/quickstart_edsr_x2.yml --tiles 0 128 64",
+    ),
     "train": Command("srkit.train", "train", "train what option files describe", (f"-opt {_QUICK} --auto_resume",)),
     "test": Command(
         "srkit.test", "use", "measure trained networks beside interpolation", ("-opt options/test/edsr/quickstart_edsr_x2.yml",)
@@ -150,11 +165,24 @@ TOOLS: dict[str, Command] = {
         "enlarge pictures, slides and volumes",
         (f"-m {_RUN}/models/net_g_latest.pth -i {_DATA}/test/lq -o results/enlarged",),
     ),
+    "demo": _tool(
+        "demo",
+        "use",
+        "a page in your browser that enlarges the picture, slide or volume dropped on it",
+        f"-m {_RUN}/models/net_g_latest.pth",
+        f"-m {_RUN}/models/net_g_1000.pth {_RUN}/models/net_g_latest.pth --port 7860 --no-open",
+    ),
     "export": _tool(
         "export",
         "use",
         "a trained network for other programs: ONNX, TorchScript, safetensors, BasicSR",
         f"-m {_RUN}/models/net_g_latest.pth -o quickstart.onnx",
+    ),
+    "calibrate": _tool(
+        "calibrate",
+        "use",
+        "how far to trust a network's pixels: fits and checks, group by group, what infer --confidence draws",
+        f"-m {_RUN}/models/net_g_latest.pth -opt options/test/edsr/quickstart_edsr_x2.yml",
     ),
     "interpolate": _tool(
         "interpolate",
@@ -188,6 +216,13 @@ TOOLS: dict[str, Command] = {
         "look",
         "for a paper: boxes marked in a picture, and what every method makes of them",
         "results/quickstart_edsr_x2 held_out chelsea -o chelsea.pdf --box 60 140 64 64 --box 100 200 64 64",
+    ),
+    "audit": _tool(
+        "audit",
+        "look",
+        "what a network invents or loses in stained tissue: nuclei of sr against those of gt, beside bicubic",
+        "-i results/restored -gt datasets/BreCaHAD/test --bicubic 2 --diameter_px 24 -o results/audit",
+        "-i results/restored -gt slides/hr -lq slides/lr --mpp 0.25 --key '^([^_]+)_' -o results/audit",
     ),
     "compare-runs": _tool(
         "compare_runs",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import cv2
@@ -19,6 +20,7 @@ from srkit.imaging.colour import quantize
 from srkit.imaging.files import write_image
 from srkit.imaging.resize import nearest_upscale
 from srkit.options import load_options
+from srkit.tools.writing import new_folder
 
 _LINE_PX, _TEXT_PX, _GAP_PX = 18, 400, 4
 
@@ -34,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--count", type=int, default=8, help="pictures")
     parser.add_argument("--out", help="page of gt, lq enlarged by repeating pixels, and what was drawn")
-    parser.add_argument("--pairs", help="folder for gt/ and lq/ of PNG pictures, to validate or test on")
+    parser.add_argument("--pairs", help="new folder for gt/ and lq/ of PNG pictures, to validate or test on")
 
 
 def run(flags: argparse.Namespace) -> None:
@@ -43,11 +45,12 @@ def run(flags: argparse.Namespace) -> None:
     if flags.count < 1:
         raise RefusedError(f"--count: found {flags.count}, expected at least 1")
     rows = []
-    for number, (name, gt, lq, lines) in enumerate(examples(flags.opt, flags.count, flags.force_yml)):
-        if flags.pairs is not None:
-            for role, picture in (("gt", gt), ("lq", lq)):
-                write_image(Path(flags.pairs) / role / f"{number:04d}_{name}.png", picture)
-        rows.append(row(gt, lq, lines))
+    with nullcontext() if flags.pairs is None else new_folder(Path(flags.pairs)) as folder:
+        for number, (name, gt, lq, lines) in enumerate(examples(flags.opt, flags.count, flags.force_yml)):
+            if folder is not None:
+                for role, picture in (("gt", gt), ("lq", lq)):
+                    write_image(folder / role / f"{number:04d}_{name}.png", picture)
+            rows.append(row(gt, lq, lines))
     if flags.out is not None:
         write_image(flags.out, page(rows))
     print(f"{len(rows)} pictures degraded; wrote {' and '.join(filter(None, (flags.out, flags.pairs)))}")
@@ -58,6 +61,8 @@ def examples(
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray, list[str]]]:
     """Name, gt, lq ((H, W, 3) uint8) and the drawn values of the samples of epoch 0, in the list's order, on the CPU."""
     options = load_options(file, mode="train", force=force)
+    if len(options.scale) != 2:
+        raise RefusedError(f"{file}: trains on volumes, of which no page of pictures can be made")
     dataset = build.build_dataset(options.datasets["train"], options.scale)
     for k in range(count):
         epoch, index = divmod(k, len(dataset))

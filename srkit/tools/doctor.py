@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from srkit.disk import free_disk_bytes, nearest_existing
 from srkit.errors import ExitCode
 
 _LEAST_PYTHON = (3, 11)
@@ -201,8 +202,7 @@ def of_shared_memory(folder: Path) -> Finding:
 
 def of_disk(name: str, folder: Path) -> Finding:
     """Room and permission where a folder is, or will be made."""
-    place = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
-    free = shutil.disk_usage(place).free
+    place, free = nearest_existing(folder), free_disk_bytes(folder)
     text = f"{name} folder {folder}: {free / 1e9:,.1f} GB free"
     if not os.access(place, os.W_OK):
         return Finding(

@@ -14,6 +14,7 @@ from srkit.imaging.resize import imresize, mod_crop
 SCALE = 2
 TRAIN = ("hubble_deep_field", "motorcycle_left", "motorcycle_right", "retina", "rocket")
 """Pictures shipped inside scikit-image, whose documentation names their sources; the motorcycles are one stereo pair."""
+GREY = ("brick", "camera", "cell", "coins", "grass", "gravel", "moon", "page", "text")
 HELD_OUT = ("astronaut", "chelsea", "coffee")
 HISTOLOGY = "ihc"  # immunohistochemistry of colon: left two thirds for training, the rest held out
 
@@ -29,12 +30,17 @@ def load(stem: str) -> np.ndarray:
     return read_image(found)
 
 
-def make_example_data(folder: str | Path) -> None:
-    """Writes folder/{train,test}/{gt,lq}: lq is gt shrunk by the exact bicubic. What exists is written again."""
+def make_example_data(folder: str | Path, with_grey: bool = False) -> None:
+    """Writes folder/{train,test}/{gt,lq}: lq is gt shrunk by the exact bicubic. What exists is written again.
+
+    Args:
+        with_grey: Also the grey photographs, for training.
+    """
     root = Path(folder)
     tissue = load(HISTOLOGY)
     cut = tissue.shape[1] * 2 // 3 // SCALE * SCALE
-    train = {**{name: load(name) for name in TRAIN}, "histology_left": tissue[:, :cut]}
+    names = (*TRAIN, *GREY) if with_grey else TRAIN
+    train = {**{name: load(name) for name in names}, "histology_left": tissue[:, :cut]}
     test = {**{name: load(name) for name in HELD_OUT}, "histology_right": tissue[:, cut:]}
     for part, pictures in (("train", train), ("test", test)):
         for name, picture in pictures.items():
@@ -46,7 +52,8 @@ def make_example_data(folder: str | Path) -> None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", nargs="?", default="datasets/quickstart")
+    parser.add_argument("--with_grey", action="store_true", help="nine grey photographs more to train on")
 
 
 def run(flags: argparse.Namespace) -> None:
-    make_example_data(flags.folder)
+    make_example_data(flags.folder, flags.with_grey)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from srkit.disk import nearest_existing
 from srkit.engine import graphs
 from srkit.engine.checkpoint import write_atomically
 from srkit.engine.model_file import ModelFile, ModelInfo, read_model
@@ -98,7 +99,7 @@ def require_place(out: Path, model: Path, overwrite: bool) -> None:
         raise RefusedError(f"{out}: is the model file itself; give another name")
     if out.exists() and not overwrite:
         raise RefusedError(f"{out} exists; give another name, or --overwrite")
-    nearest = next(place for place in (out.absolute().parent, *out.absolute().parents) if place.exists())
+    nearest = nearest_existing(out.parent)
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         raise StorageError(f"{out}: cannot be written, {nearest} is no folder that takes files")
 
@@ -106,8 +107,8 @@ def require_place(out: Path, model: Path, overwrite: bool) -> None:
 def exported(model: ModelFile, info: ModelInfo, kind: str, precision: graphs.Precision) -> tuple[Any, str]:
     """What to write (bytes, or what torch.save takes), and a note about it. Raises RefusedError, WeightsError."""
     if kind == "basicsr":
-        known = info.arch in _OF_BASICSR
-        return {model.key: model.state}, "keys of BasicSR" if known else "BasicSR has no such network; keys of srkit"
+        known = "keys of BasicSR" if is_of_basicsr(info) else "BasicSR has no such network; keys of srkit"
+        return {model.key: model.state}, known
     about = {
         **info.to_plain(),
         "weights": model.key,
@@ -143,12 +144,21 @@ def exported(model: ModelFile, info: ModelInfo, kind: str, precision: graphs.Pre
     return content, f"{note}; differs from the network by {found:.1e} of the intensity range (limit {limit:.1e})"
 
 
+def is_of_basicsr(info: ModelInfo) -> bool:
+    """Whether BasicSR builds this network, under the same keys."""
+    if info.arch != "RRDBNet":
+        return info.arch in _OF_BASICSR
+    scale, options = max(info.scale), info.arch_options
+    is_unshuffled = scale == 4 or options.get("unshuffle_input", True)
+    return scale <= 4 and is_unshuffled and options.get("upsampler", "nearest") == "nearest"
+
+
 def safetensors_of(model: ModelFile, about: str) -> bytes:
     """A .safetensors file whose metadata rebuild the network. Raises RefusedError without the package."""
     try:
         from safetensors.torch import save
     except ImportError as error:
-        raise RefusedError(f"safetensors need the package {error.name}; pip install 'srkit[export]'") from None
+        raise RefusedError(f"safetensors need the package {error.name}; pip install safetensors") from None
     content: bytes = save({k: v.clone().contiguous() for k, v in model.state.items()}, {"srkit": about})
     return content
 

@@ -13,13 +13,12 @@ from torch import Tensor
 
 from srkit import build
 from srkit.engine.model_file import ModelFile, read_model, weights_keys, write_model
-from srkit.engine.precision import Precision
-from srkit.engine.restorer import Restorer
 from srkit.errors import RefusedError, WeightsError
-from srkit.imaging.colour import chroma, full_from_limited, luma, luma_full, quantize, with_chroma
 from srkit.imaging.files import read_image, write_image
 from srkit.imaging.montage import strip
 from srkit.imaging.resize import imresize
+from srkit.inference.settings import ModelSettings, RunSettings
+from srkit.inference.upscaler import load
 
 _WITHOUT_MEANING = build.RUNTIME_ARCH_OPTIONS | build.INITIAL_ARCH_OPTIONS
 
@@ -118,33 +117,9 @@ def draw_strip(files: Mapping[str, Path], lq: Path, crop: Sequence[int] | None) 
     if crop:
         top, left, height, width = crop
         image = np.ascontiguousarray(image[top : top + height, left : left + width])
-    white = float(np.iinfo(image.dtype).max)
     panels: dict[str, np.ndarray] = {}
     for caption, file in files.items():
-        info = read_model(file).info
-        if info is None:
-            raise WeightsError(f"{file} does not say which network it holds, so no strip can be drawn")
-        network = build.build_network(info.arch, info.arch_options, info.scale)
-        network.load_state_dict(read_model(file).state)
-        restorer = Restorer(
-            network,
-            normalization=info.normalization,
-            scale=info.scale,
-            device=torch.device("cpu"),
-            precision=Precision("fp32", torch.device("cpu")),
-        )
-        panels.setdefault("bicubic", imresize(image, info.scale))
-        panels[caption] = quantize(_enlarged(restorer, image, white, info.color), image.dtype, white)
-    return strip(panels)
-
-
-def _enlarged(restorer: Restorer, image: np.ndarray, white: float, color: str) -> np.ndarray:
-    """The picture in colour, 1.0 is white, not clipped; to a network trained on luma goes luma, and chroma is bicubic."""
-    is_luma = color in ("y", "y_full")
-    if image.shape[-1] == 1:
-        return restorer(image if is_luma else np.repeat(image, 3, axis=-1), white)
-    if not is_luma:
-        return restorer(image, white)
-    seen = luma(image, white) if color == "y" else luma_full(image)
-    y = restorer(seen.astype(np.float32), white)
-    return with_chroma(full_from_limited(y) if color == "y" else y, imresize(chroma(image) / white, restorer.scale))
+        upscaler = load(ModelSettings(path=file), RunSettings(device="cpu"))
+        panels.setdefault("bicubic", imresize(image, upscaler.scale))
+        panels[caption] = upscaler.picture(image)
+    return strip({caption: np.repeat(p, 3, 2) if p.shape[2] == 1 else p for caption, p in panels.items()})

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import inspect
+from pathlib import Path
 from typing import Literal
 
 import srkit.build
 import srkit.engine.recipes  # noqa: F401 - these two fill the registries
+from srkit.models import shipped
 from srkit.registry import ARCHS, DATASETS, LOSSES, METRICS, RECIPES
 
 Kind = Literal["archs", "datasets", "losses", "metrics", "recipes"]
@@ -27,9 +29,18 @@ def listing(kind: Kind) -> str:
     return "\n".join(blocks)
 
 
+def models() -> str:
+    """The models that come with srkit: name, title of the card, file."""
+    return "\n".join(f"{_title(path)}\n    {path}" for path in shipped().values())
+
+
+def _title(model: Path) -> str:
+    return model.with_suffix(".md").read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("kind", choices=("archs", "datasets", "losses", "metrics", "recipes"))
+    parser.add_argument("kind", choices=("models", "archs", "datasets", "losses", "metrics", "recipes"))
 
 
 def run(flags: argparse.Namespace) -> None:
-    print(listing(flags.kind))
+    print(models() if flags.kind == "models" else listing(flags.kind))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from srkit.assemble import assemble, build_parts, manifest_meta
+from srkit.assemble import Parts, assemble, build_parts, manifest_meta
 from srkit.engine.distributed import Group, join_group
 from srkit.engine.experiment import Experiment
 from srkit.engine.stopping import StopRequest
@@ -21,7 +21,7 @@ from srkit.options import Options
 
 _WARM_UP = 2
 _MOST = 200  # iterations of one measurement
-_PREFETCHED = 4  # batches that a worker may have ready
+PREFETCHED = 4  # batches that a worker may have ready
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,9 @@ class Speed:
 
 
 @contextmanager
-def trial_trainer(options: Options) -> Iterator[Trainer]:
-    """A trainer of these options that writes nothing outside a folder which goes away. Raises what building does."""
+def trial(options: Options) -> Iterator[tuple[Parts, Trainer]]:
+    """A trainer of these options that writes nothing outside a folder which goes away, and the parts it was made of.
+    Raises what building does."""
     group: Group = join_group("none", options.num_gpu, backend=None, port=0, timeout_s=0)[0]
     logger = options.logger.model_copy(update={"wandb": None, "use_tb_logger": False})
     parts = build_parts(options.model_copy(update={"logger": logger}), group)
@@ -68,13 +69,21 @@ def trial_trainer(options: Options) -> Iterator[Trainer]:
         parts.dataset.prepare(progress=True)
     with tempfile.TemporaryDirectory(prefix="srkit-trial-") as folder:
         experiment = Experiment(Path(folder), options.name)
+        experiment.records.parent.mkdir(parents=True)
         trainer = assemble(parts, group, StopRequest(), experiment, manifest_meta(parts, group), None)
         trainer.log.bar.leave = False  # a bar that never moves goes away again
         try:
-            yield trainer
+            yield parts, trainer
         finally:
             trainer.close()
             trainer.log.close()
+
+
+@contextmanager
+def trial_trainer(options: Options) -> Iterator[Trainer]:
+    """The trainer alone."""
+    with trial(options) as (_, trainer):
+        yield trainer
 
 
 def measure_speed(options: Options, seconds: float) -> Speed:
@@ -87,7 +96,7 @@ def measure_speed(options: Options, seconds: float) -> Speed:
             for _ in range(trainer.accum_iter):
                 next(batches)
 
-        ready = _WARM_UP + _PREFETCHED * item.num_worker_per_gpu
+        ready = _WARM_UP + PREFETCHED * item.num_worker_per_gpu
         loader_s = per_iteration(load, device, seconds, warm_up=ready)
         trainer.batches = repeated(next(batches))
         step_s = per_iteration(trainer.train_step, device, seconds)
@@ -119,16 +128,16 @@ def per_iteration(work: Callable[[], None], device: torch.device, seconds: float
     """Mean seconds of a call, over about `seconds`; the device is waited for at both ends only."""
     for _ in range(warm_up):
         work()
-    _wait(device)
+    wait(device)
     began = time.perf_counter()
     work()
-    _wait(device)
+    wait(device)
     first = time.perf_counter() - began
     count = max(2, min(_MOST, int(seconds / max(first, 1e-6))))
     began = time.perf_counter()
     for _ in range(count):
         work()
-    _wait(device)
+    wait(device)
     return (time.perf_counter() - began) / count
 
 
@@ -151,6 +160,6 @@ def peak(device: torch.device) -> float | None:
     return None if found is None else float(found[1]) * 1024
 
 
-def _wait(device: torch.device) -> None:
+def wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)

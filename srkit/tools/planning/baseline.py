@@ -6,7 +6,9 @@ from collections import defaultdict
 
 from srkit import build
 from srkit.data.checks import picks
-from srkit.data.forms import PictureForm
+from srkit.data.forms import form_of
+from srkit.engine.evaluator import Evaluator
+from srkit.metrics.summary import mean
 from srkit.options import Options
 
 
@@ -18,17 +20,19 @@ def baseline_lines(options: Options, at_most: int) -> list[str]:
         chosen = picks(len(item.dataset), at_most)
         for k in chosen:
             sample = item.dataset.sample(k, None)
-            form = sample.form or PictureForm.of(sample)
-            mask = sample.images["mask"][..., 0] > 0 if "mask" in sample.images else None
+            form = form_of(sample)
             for method in form.baselines:
                 enlarged = form.enlarged(method, sample.images["lq"], item.scale)
-                for named in item.metrics:
-                    value = named(enlarged, sample.images["gt"], item.scale, form.data_range, mask)
-                    values[named.name, method].append(value)
+                for row in Evaluator.measure(item, sample, method, enlarged):
+                    values[row.metric, method].append(row.value)
         told = []
         for named in item.metrics:
-            means = {m: sum(v) / len(v) for (metric, m), v in values.items() if metric == named.name}
+            means = {m: mean(v) for (metric, m), v in values.items() if metric == named.name}
+            if not means:  # the metric lacks a file here
+                continue
             best = (max if named.better == "higher" else min)(means, key=lambda m: means[m])
             told.append(f"{named.name} {means[best]:.4g} ({best})")
-        lines.append(f"{', '.join(told)} on {len(chosen)} of {len(item.dataset)} of {item.name}")
+        lines.append(
+            f"{', '.join(told) or 'nothing to measure by'} on {len(chosen)} of {len(item.dataset)} of {item.name}"
+        )
     return lines

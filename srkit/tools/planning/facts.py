@@ -20,6 +20,7 @@ from srkit.data.pairing import first_names
 from srkit.data.sources import FileSource
 from srkit.errors import DataError
 from srkit.imaging.files import image_size, read_image
+from srkit.imaging.geometry import thick_axis
 from srkit.imaging.slides import open_slide
 from srkit.imaging.volumes import read_header
 from srkit.tools.check_pairs import look_at_pairs
@@ -42,7 +43,7 @@ _WORDS: dict[Kind, frozenset[str]] = {
     ),
 }
 _HEADERS, _DECODED, _PAIRS = 200, 16, 8
-_THICK = 1.5  # largest spacing over the others, from which on slices count as thick
+_NO_FACTOR = 0.5  # up to half as long again as the others, slices are no nearer to a scale of 2 than to none
 _ODD_SPACING = 0.1  # relative difference of a volume from the others
 
 
@@ -169,10 +170,9 @@ def volume_facts(part: Part) -> VolumeFacts:
         warnings.append(
             f"{len(series)} files hold several volumes ({first_names(series)}); `volume: 0` takes the first"
         )
-    order = np.argsort(typical)
-    thick = int(order[2]) if typical[order[2]] >= _THICK * typical[order[1]] else None
     shapes = np.array([header.shape for header in headers])
-    return VolumeFacts(tuple(shapes.min(0).tolist()), tuple(round(float(s), 4) for s in typical), thick, odd, warnings)
+    spacing_mm = tuple(round(float(s), 4) for s in typical)
+    return VolumeFacts(tuple(shapes.min(0).tolist()), spacing_mm, thick_axis(spacing_mm, _NO_FACTOR), odd, warnings)
 
 
 @dataclass(frozen=True)

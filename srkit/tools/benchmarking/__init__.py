@@ -1,0 +1,1 @@
+"""What `srkit benchmark` measures, a kind a file: training, loading, evaluating, inference."""
