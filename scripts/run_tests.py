@@ -14,8 +14,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--venv", type=Path, default=ROOT / ".venv", help="virtual environment to make or use")
     parser.add_argument("--no-install", action="store_true", help="use this Python as it is")
+    parser.add_argument("--locked", action="store_true", help="install the versions of tests/requirements-lock.txt")
     options, pytest_arguments = parser.parse_known_args()
-    python = sys.executable if options.no_install else str(prepare(options.venv, "dev"))
+    lock = ROOT / "tests/requirements-lock.txt" if options.locked else None
+    python = sys.executable if options.no_install else str(prepare(options.venv, "dev", lock))
     checks = (
         ["-m", "ruff", "check", "."],
         ["-m", "ruff", "format", "--check", "."],

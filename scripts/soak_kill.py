@@ -29,11 +29,10 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import cv2
 import numpy as np
-from tiny import end_state, equal, options, pictures, write_options
+from forked import ended, logged, reached, train
+from tiny import end_state, equal, in_process, options, pictures
 
-import srkit.train_run  # noqa: F401 - what a child would import
 from srkit.engine.checkpoint import CheckpointStore
-from srkit.train import main as train
 
 TOTAL, INTERVAL, VALIDATION = 60, 10, 15
 SAVES = TOTAL // INTERVAL
@@ -75,17 +74,14 @@ def main() -> int:
         folder = Path(temporary)
         pictures(folder / "data")
         os.chdir(folder)
-        warm_up(folder)
-        whole_s = {}
+        must(in_process(folder, settings(folder, "warm_up", 0)))  # whatever is imported when needed is then there
         for workers in (0, 2):
-            at = time.monotonic()
-            ended(start(folder, f"whole_{workers}", workers), expected=0)
-            whole_s[workers] = time.monotonic() - at
+            must(ended(train(folder, settings(folder, f"whole_{workers}", workers))))
         for trial in range(flags.trials):
             if time.monotonic() - began > 60 * flags.minutes:
                 break
             workers = (0, 0, 2)[trial % 3]
-            kind, note = one(folder, f"killed_{trial}", workers, trial, whole_s[workers], draw, counts)
+            kind, note = one(folder, f"killed_{trial}", workers, trial, draw, counts)
             print(f"{trial:4d} {workers} workers, {kind}: {note}", flush=True)
     print(f"\n{'killed':24s} tried survived  lost iterations (mean, most)  seconds to finish the rest")
     for kind, count in counts.items():
@@ -100,20 +96,22 @@ def main() -> int:
 
 
 def one(
-    folder: Path, name: str, workers: int, trial: int, whole_s: float, draw: np.random.Generator, counts: dict[str, Count]
+    folder: Path, name: str, workers: int, trial: int, draw: np.random.Generator, counts: dict[str, Count]
 ) -> tuple[str, str]:
     """Kills one training and finishes it; returns what killed it and what came of that."""
     experiment = folder / f"experiments/{name}"
+    data = settings(folder, name, workers)
     if trial % 2:
         kind = list(STAGES)[trial // 2 % len(STAGES)]
         fault = f"{kind}:{draw.integers(1, STAGES[kind] + 1)}"
-        child, wanted = start(folder, name, workers, fault=fault), 86
+        code, wanted = ended(train(folder, data, env={"SRKIT_FAULT": fault})), 86
     else:
         kind = "at a random time"
-        child, wanted = start(folder, name, workers), -signal.SIGKILL
-        time.sleep(draw.uniform(0.05, 1.0) * whole_s)
-        os.kill(child, signal.SIGKILL)
-    code = ended(child)
+        child, wanted = train(folder, data), -signal.SIGKILL
+        if reached(child, experiment, int(draw.integers(0, TOTAL))):
+            time.sleep(draw.uniform(0, 0.1))
+            os.kill(child, signal.SIGKILL)
+        code = ended(child)
     if code != wanted:  # it ended before the blow fell
         shutil.rmtree(experiment, ignore_errors=True)
         return kind, f"ended with {code} before it was killed; not counted"
@@ -121,58 +119,34 @@ def one(
     count.tried += 1
     store = CheckpointStore(experiment / "training_states")
     found, notes = store.newest_valid()
-    records = experiment / "records.jsonl"
-    reached = records.read_text().count('"kind": "train"') if records.exists() else 0
+    done = logged(experiment)
     kept = int(found.name.removeprefix("iter_")) if found else 0
-    count.lost.append(max(0, reached - kept))
+    count.lost.append(max(0, done - kept))
     began = time.monotonic()
-    code = ended(start(folder, name, workers, "--auto_resume"))
+    code = ended(train(folder, data, "--auto_resume"))
     count.back_s.append(time.monotonic() - began)
     whole = end_state(folder / f"experiments/whole_{workers}", TOTAL)
     is_same = code == 0 and equal(whole, end_state(experiment, TOTAL))
-    is_good = is_same and not notes and reached - kept < 2 * INTERVAL
+    is_good = is_same and not notes and done - kept < 2 * INTERVAL
     count.survived += is_good
-    note = f"reached {reached}, went on from {kept}, end {'equal' if is_same else f'DIFFERENT (code {code})'} {notes or ''}"
+    note = (
+        f"reached {done}, went on from {kept}, end {'equal' if is_same else f'DIFFERENT (code {code})'} {notes or ''}"
+    )
     if is_good:
         shutil.rmtree(experiment)
     return kind, note if is_good else f"{note}\n{(folder / f'{name}.out').read_text()[-3000:]}"
 
 
-def warm_up(folder: Path) -> None:
-    """A training in this process: what is imported when first needed is then there for every fork."""
-    data = options(folder, name="warm_up", train__total_iter=2, val__val_freq=2, logger__save_checkpoint_freq=2)
-    if train(["-opt", str(write_options(folder, data, "warm_up.yml"))]) != 0:
-        sys.exit("the training does not run at all")
-
-
-def start(folder: Path, name: str, workers: int, *flags: str, fault: str = "") -> int:
-    """A training in a fork of this process; its pid."""
-    data = options(
+def settings(folder: Path, name: str, workers: int) -> dict:
+    return options(
         folder, name=name, train__total_iter=TOTAL, train__scheduler__milestones=[40], val__val_freq=VALIDATION,
         datasets__train__num_worker_per_gpu=workers, logger__save_checkpoint_freq=INTERVAL,
     )  # fmt: skip
-    path = write_options(folder, data, f"{name}.yml")
-    child = os.fork()
-    if child:
-        return child
-    code = 1
-    try:
-        log = os.open(folder / f"{name}.out", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(log, 1)
-        os.dup2(log, 2)
-        os.environ["SRKIT_FAULT"] = fault
-        code = int(train(["-opt", str(path), *flags]))
-    finally:
-        os._exit(code)
 
 
-def ended(child: int, expected: int | None = None) -> int:
-    """Exit code of a child; minus the signal's number when one ended it."""
-    _, status = os.waitpid(child, 0)
-    code = os.waitstatus_to_exitcode(status)
-    if expected is not None and code != expected:
+def must(code: int) -> None:
+    if code != 0:
         sys.exit(f"an undisturbed training ended with {code}")
-    return code
 
 
 if __name__ == "__main__":

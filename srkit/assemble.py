@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 
 from srkit import __version__, build
+from srkit.engine.captured import CapturedUpdate, CudaRecorder
 from srkit.engine.checkpoint import CheckpointStore, Snapshot
 from srkit.engine.distributed import Group
 from srkit.engine.ema import EMA
@@ -28,8 +30,7 @@ from srkit.engine.trainer import Trainer
 from srkit.engine.transfer import Normalization
 from srkit.engine.validation import Validation
 from srkit.errors import DataError, RefusedError, did_you_mean
-from srkit.options import Options
-from srkit.options.schema import TrainSection
+from srkit.options import Options, TrainSection
 from srkit.trial import try_parts
 
 logger = logging.getLogger("srkit")
@@ -68,6 +69,9 @@ def build_parts(options: Options, group: Group) -> Parts:
     networks = {
         name: build.build_network(part.type, part.options, options.scale) for name, part in options.networks.items()
     }
+    if options.train.cuda_graph:
+        precision = choose_precision(options.train.precision, options.train.use_amp, group.device)[0]
+        build.require_cuda_graphs(networks, group, precision)
     losses, normalization = build.build_losses(options), build.build_normalization(options)
     try_parts(options, dataset, losses, normalization)
     eval_sets = build.build_eval_sets(options, build.read_as(item))
@@ -80,6 +84,17 @@ def build_parts(options: Options, group: Group) -> Parts:
             "rgb_mean: [0, 0, 0] switches it off"
         )
     return Parts(options, options.train, dataset, eval_sets, networks, losses, normalization)
+
+
+def choose_kernels(parts: Parts) -> None:
+    """Which of several kernels for the same operation CUDA uses: always the same one with `deterministic`, which costs speed;
+    else, for crops of one size, the fastest, which cuDNN finds by trying all in the first iteration."""
+    if parts.train.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(parts.train.deterministic)
+    torch.backends.cudnn.benchmark = not parts.train.deterministic and build.has_one_size(
+        parts.options.datasets["train"]
+    )
 
 
 def load_pretrained(
@@ -239,6 +254,7 @@ def assemble(
         accum_iter=train.accum_iter,
         print_freq=options.logger.print_freq,
         max_nonfinite=train.max_nonfinite,
+        captured=CapturedUpdate(CudaRecorder(group.device)) if train.cuda_graph else None,
     )
     trainer.validation.on_best = lambda iteration: saver.export_best(trainer)
     if snapshot:

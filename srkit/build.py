@@ -29,15 +29,14 @@ from srkit.engine.distributed import Group
 from srkit.engine.evaluator import EvalSet, NamedMetric, check_metrics
 from srkit.engine.memory import free_bytes
 from srkit.engine.optim import OptimizerStep
-from srkit.engine.precision import Precision
+from srkit.engine.precision import Precision, PrecisionName
 from srkit.engine.recipes import Recipe, RecipeParts, WeightedLoss
 from srkit.engine.schedules import Schedule, constant, cosine_restart, multi_step, with_warmup
 from srkit.engine.transfer import Batch, Finish, Normalization, in_background, on_side_stream, to_device
 from srkit.errors import OptionError, RefusedError, SrkitError, did_you_mean
 from srkit.metrics.protocol import custom_protocol, protocol_named
 from srkit.models import found
-from srkit.options import DatasetOptions, Options
-from srkit.options.schema import LossOptions
+from srkit.options import DatasetOptions, LossOptions, Options
 from srkit.registry import ARCHS, DATASETS, LOSSES, METRICS, RECIPES, Registry
 
 _log = logging.getLogger("srkit")
@@ -102,13 +101,17 @@ def full_arch_options(name: str, given: Mapping[str, Any], scale: tuple[int, ...
     return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
 
+_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+"""By the axes of a kernel."""
+
+
 def place(network: nn.Module, device: torch.device) -> nn.Module:
     """The network on its device, in the memory layout its class was measured to be faster in."""
     network = network.to(device)
     if getattr(network, "prefers_channels_last", False):
         for weight in network.parameters():  # not buffers: DDP cannot broadcast those in this layout
-            if weight.ndim == 4:
-                weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+            if weight.ndim in _CHANNELS_LAST:
+                weight.data = weight.data.contiguous(memory_format=_CHANNELS_LAST[weight.ndim])
     return network
 
 
@@ -140,6 +143,35 @@ def require_compiler(device: torch.device) -> None:
             f"{wish} a C++ compiler, found none (g++, clang++, $CXX); install one, or set train.compile: false, which costs "
             "next to nothing on a CPU"
         )
+
+
+def require_cuda_graphs(networks: Mapping[str, nn.Module], group: Group, precision: PrecisionName) -> None:
+    """RefusedError where `train.cuda_graph` cannot be: what the option file alone does not show."""
+    wish = "train.cuda_graph: a CUDA graph"
+    if group.device.type != "cuda":
+        raise RefusedError(
+            f"{wish} needs a CUDA device, found {group.device.type} (num_gpu, or no GPU is visible); set train.cuda_graph: false"
+        )
+    if group.is_distributed:
+        raise RefusedError(
+            f"{wish} is for one process, found {group.world_size}; set train.cuda_graph: false, or start without --launcher"
+        )
+    if precision == "fp16":
+        raise RefusedError(
+            f"{wish} takes fp32 or bf16, found fp16, as use_amp chose for this GPU; set train.precision: fp32, or "
+            "train.cuda_graph: false"
+        )
+    for name, network in networks.items():
+        if any(getattr(part, "finds_edges", False) for part in network.modules()):
+            raise RefusedError(
+                f"{wish} cannot hold {name}: {type(network).__name__} finds edges by reading values back; set "
+                "train.cuda_graph: false"
+            )
+
+
+def has_one_size(item: DatasetOptions) -> bool:
+    """Whether all training batches of this section have one size."""
+    return bool(item.options.get("gt_size")) and not item.options.get("gt_size_max") and item.scales is None
 
 
 def build_network(name: str, given: Mapping[str, Any], scale: tuple[int, ...]) -> nn.Module:
@@ -298,10 +330,15 @@ class Losses:
     adversarial: WeightedLoss | None
     feature_matching: WeightedLoss | None
 
+    def all(self) -> tuple[WeightedLoss, ...]:
+        """Every one that there is."""
+        every = (*self.image.values(), self.adversarial, self.feature_matching)
+        return tuple(item for item in every if item is not None)
+
     def to(self, device: torch.device) -> Losses:
         """Moves what networks and constants the losses hold."""
-        for item in (*self.image.values(), self.adversarial, self.feature_matching):
-            if item is not None and isinstance(item.loss, nn.Module):
+        for item in self.all():
+            if isinstance(item.loss, nn.Module):
                 item.loss.to(device)
         return self
 
@@ -345,6 +382,7 @@ def build_recipe(options: Options, networks: Mapping[str, nn.Module], losses: Lo
         mixed_scales=options.datasets["train"].scales is not None,
     )
     recipe: Recipe = RECIPES.get(options.model_type)(parts)
+    recipe.weighted = losses.all()
     return recipe
 
 
@@ -369,6 +407,7 @@ def build_optimizer(options: Options, name: str, network: nn.Module) -> Optimize
         network,
         build_schedule(item.lr, options.train.scheduler, options.train.warmup_iter),
         (clip.type, clip.max) if clip else None,
+        captured=options.train.cuda_graph,
     )
 
 

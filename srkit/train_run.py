@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import torch
 from torch import nn
 
 from srkit import build
-from srkit.assemble import Parts, assemble, build_parts, load_pretrained, manifest_meta
+from srkit.assemble import Parts, assemble, build_parts, choose_kernels, load_pretrained, manifest_meta
 from srkit.engine.checkpoint import CheckpointStore
 from srkit.engine.distributed import Group, join_group
 from srkit.engine.experiment import Experiment
@@ -107,8 +106,7 @@ def train_phase(options: Options, flags: TrainFlags, group: Group, stop: StopReq
         logger.warning(warning)
     parts = build_parts(options, group)
     seed_everything(options.manual_seed, group.rank)  # building drew the same initial weights on every rank
-    if parts.train.deterministic:
-        be_deterministic()
+    choose_kernels(parts)
     root = build.absolute(options.path.experiments_root)
     assert root is not None
     experiment = Experiment(root, options.name)
@@ -218,13 +216,6 @@ def newest(experiment: Experiment) -> str | None:
     return str(folders[0]) if folders else None
 
 
-def be_deterministic() -> None:
-    """Bit-equal runs on CUDA too, at some cost in speed."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True)
-    torch.backends.cudnn.benchmark = False
-
-
 def announce(parts: Parts, trainer: Trainer, experiment: Experiment, resume: Resume | None) -> None:
     """One screen that says what will run, on what, for how long, and where things go."""
     train, item, group = parts.train, parts.options.datasets["train"], trainer.group
@@ -256,7 +247,8 @@ def announce(parts: Parts, trainer: Trainer, experiment: Experiment, resume: Res
         + (", checks each step for non-finite gradients on the host" if reads_back else ""),
         f"  seed        {seed} for first weights, order and crops"
         + (f"; {seed} to {seed + group.world_size - 1}, by rank, for dropout" if group.is_distributed else ""),
-        f"  runs on     {where}{device}, {trainer.precision.name}{f', compiled ({train.compile})' if train.compile else ''}",
+        f"  runs on     {where}{device}, {trainer.precision.name}{f', compiled ({train.compile})' if train.compile else ''}"
+        + (", iterations as CUDA graphs" if train.cuda_graph else ""),
         f"  validation  {f'{sets}, {schedule}' if sets else 'none'}",
         f"  everything goes to {experiment.folder}",
     ]

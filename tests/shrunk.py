@@ -77,7 +77,7 @@ def width_of(part: NetworkOptions) -> dict[str, object]:
 
 def make_pictures(options: Options, folder: Path) -> None:
     """Smooth noise in every folder a file names; a list file is cut down to pictures that are made for it."""
-    side = 144 if has_fixed_size(options) else 48
+    side = 144 if has_fixed_size(options) else 72  # half of it still holds a crop of 32
     for item in options.datasets.values():
         if len(options.scale) == 3:
             _make_volumes(item, options.scale, folder)

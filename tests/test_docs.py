@@ -212,7 +212,7 @@ REFUSED = {
     "model_type: SwinIRModel": "model_type: found 'SwinIRModel', expected one of",
     "model_type: VideoRecurrentModel": "model_type: found 'VideoRecurrentModel', expected one of",
     "    type: REDSDataset": "datasets.train.type: no dataset is named 'REDSDataset'",
-    "      type: memcached": "io_backend.type: found 'memcached', expected 'disk' or 'lmdb'",
+    "      type: memcached": "io_backend.type: found 'memcached', expected 'disk', 'lmdb', 'zip' or 'tar'",
     "      type: calculate_niqe": "srkit fit-niqe FOLDER -o model.npz",
     "      type: calculate_fid": "no metric is named 'calculate_fid'",
     "find_unused_parameters: true": "find_unused_parameters: unknown option",

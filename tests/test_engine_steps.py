@@ -159,8 +159,7 @@ def test_bf16_autocast_keeps_weights_in_fp32():
 def test_the_meter_leaves_skipped_iterations_out_of_the_mean_and_counts_their_streak():
     meter = LossMeter(CPU)
     for value, bad in ((1.0, 0.0), (float("nan"), 1.0), (float("inf"), 1.0), (3.0, 0.0)):
-        meter.add({"l_pix": torch.tensor(value)}, 1.0)
-        meter.end_of_iteration(torch.tensor(bad))
+        meter.end_of_iteration({"l_pix": torch.tensor(value)}, torch.tensor(bad))
     means, _, _ = meter.read(Group(0, 1, CPU))
     assert means == {"l_pix": 2.0}
     assert (meter.skipped(), meter.worst_streak(), meter.worst_streak()) == (2, 2, 0)
@@ -168,9 +167,7 @@ def test_the_meter_leaves_skipped_iterations_out_of_the_mean_and_counts_their_st
 
 def test_a_restored_meter_goes_on_where_it_was():
     meter, other = LossMeter(CPU), LossMeter(CPU)
-    meter.add({"l_pix": torch.tensor(2.0)}, 1.0)
-    meter.end_of_iteration(torch.tensor(0.0))
+    meter.end_of_iteration({"l_pix": torch.tensor(2.0)}, torch.tensor(0.0))
     other.load_state_dict(meter.state_dict())
-    other.add({"l_pix": torch.tensor(4.0)}, 1.0)
-    other.end_of_iteration(torch.tensor(0.0))
+    other.end_of_iteration({"l_pix": torch.tensor(4.0)}, torch.tensor(0.0))
     assert other.read(Group(0, 1, CPU))[0] == {"l_pix": 3.0}

@@ -518,3 +518,11 @@ def test_the_command_starts_as_a_file_and_helps_without_torch(here):
     )
     assert done.returncode == 0
     assert "--target_spacing" in done.stdout
+
+
+def test_axes_of_a_picture_may_be_enlarged_by_different_factors(here):
+    model_file(here / "net.pth", scale=(2, 3))
+    image = picture(4, 5, 3)
+    write_image("in.png", image)
+    assert infer("-m", "net.pth", "-i", "in.png", "-o", "big.png") == 0
+    assert np.array_equal(read_image("big.png"), repeated(image, 2, 3))

@@ -74,7 +74,7 @@ REPORTED = [
     (
         "dataroot_gt: data/set5",
         "io_backend: {type: dsk}",
-        r"datasets\.val\.io_backend\.type: found 'dsk', expected 'disk' or 'lmdb'",
+        r"datasets\.val\.io_backend\.type: found 'dsk', expected 'disk', 'lmdb', 'zip' or 'tar'",
     ),
     ("dataroot_gt: data/set5", "use_rot: false", r"line 11, datasets\.val\.dataroot_gt: missing; it has no default"),
     ("type: Adam", "type: Adm", r"train\.optim_g\.type: found 'Adm', expected Adam or .*; did you mean 'Adam'"),

@@ -169,3 +169,22 @@ def test_another_mode_is_refused(tiny, capsys):
 
     assert train(["-opt", str(write_options(tiny, options(tiny, train__compile="fast")))]) == 2
     assert "train.compile: found 'fast', expected true, false, default or max-autotune" in capsys.readouterr().err
+
+
+def test_a_layout_holds_for_the_networks_of_one_measurement(tiny):
+    from srkit.archs import EDSR
+    from srkit.tools.benchmarking.training import _laid_out
+
+    loaded = load_options(write_options(tiny, options(tiny)), mode="train")
+    for wish, expected in ((False, False), (True, True), (None, True)):
+        with _laid_out(loaded, wish), trial(loaded) as (_, trainer):
+            kernel = trainer.networks["network_g"].conv_first.weight
+            assert kernel.is_contiguous(memory_format=torch.channels_last) is expected
+    assert EDSR.prefers_channels_last
+
+
+def test_volumes_have_a_layout_too():
+    network = torch.nn.Conv3d(3, 4, 3)
+    network.prefers_channels_last = True
+    weight = build.place(network, CPU).weight
+    assert weight.is_contiguous(memory_format=torch.channels_last_3d) and not weight.is_contiguous()

@@ -67,12 +67,15 @@ class LmdbSource:
         return height, width, channels
 
     def read(self, index: int) -> np.ndarray:
+        return decode_image(self.encoded(index), self.label(index), max_pixels=self.max_pixels)
+
+    def encoded(self, index: int) -> bytes:
         key = stem(self.names[index])
         with self._open().begin(write=False) as transaction:
             data = transaction.get(key.encode())
         if data is None:
             raise DataError(f"{self.root}: meta_info.txt lists '{key}', the database does not hold it")
-        return decode_image(bytes(data), self.label(index), max_pixels=self.max_pixels)
+        return bytes(data)
 
     def inspect(self, index: int) -> tuple[Shape, np.dtype]:
         return described(self.read(index))

@@ -1,4 +1,4 @@
-"""Pairs out of two folders, two LMDBs, or one folder of gt from which lq is made."""
+"""Pairs out of two folders, LMDBs or archives, or one folder of gt from which lq is made."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ class PairedImageDataset(PictureDataset):
 
     Args:
         scale: gt size / lq size for height and width.
-        dataroot_gt: Folder of the high-resolution pictures (or LMDB folder). Pictures directly in it, PNG, JPEG, BMP,
+        dataroot_gt: Folder of the high-resolution pictures (or LMDB folder, or a .zip or .tar file, which stands for the
+            folder that it would unpack to: gt.zip/HR is the folder HR in it). Pictures directly in it, PNG, JPEG, BMP,
             WebP or TIFF, any mixture; other files are passed over with one line.
         dataroot_lq: Folder of their partners; None makes lq from gt by antialiased bicubic.
         filename_tmpl: Name of lq, without suffix, from the name of gt: "{}x2" for DIV2K.
@@ -38,7 +39,7 @@ class PairedImageDataset(PictureDataset):
         recursive: Take the pictures of all folders below the roots too; partners have the same folder.
         meta_info_file: BasicSR list of the gt names to use, one a line, relative to dataroot_gt; a name on k lines
             counts k times.
-        io_backend: "lmdb" reads BasicSR's LMDB folders.
+        io_backend: "lmdb" reads BasicSR's LMDB folders, "zip" and "tar" folders of such archives, all of them as one.
         gt_size: Side of the square gt crop in pixels, or height and width; None takes whole pictures, and gt may then exceed
             lq x scale by less than one scale step and is cut; with crops it must fit exactly.
         gt_size_max: Largest crop, when gt_size is one number: each batch then has a size drawn from gt_size, gt_size +
@@ -92,7 +93,7 @@ class PairedImageDataset(PictureDataset):
         pair_pattern: str | None = None,
         recursive: bool = False,
         meta_info_file: str | None = None,
-        io_backend: Literal["disk", "lmdb"] = "disk",
+        io_backend: Literal["disk", "lmdb", "zip", "tar"] = "disk",
         gt_size: int | list[int] | None = None,
         gt_size_max: int | None = None,
         gt_size_step: int | None = None,
@@ -150,15 +151,17 @@ class PairedImageDataset(PictureDataset):
             color=color, bit_depth=bit_depth, cache=cache, cache_dir=cache_dir, check=check, on_error=on_error
         )
         folders = Folders(
-            meta_info_file=meta_info_file, lmdb=io_backend == "lmdb", recursive=recursive, max_pixels=max_pixels
+            meta_info_file=meta_info_file, backend=io_backend, recursive=recursive, max_pixels=max_pixels
         )
         if scale_augment is not None:
             _require_factors(scale_augment, made=dataroot_lq is None, crops=gt_size is not None)
+        gt: Source
+        lq: Source
         if dataroot_lq is None:
             gt, problems = folders.open("dataroot_gt", dataroot_gt)
             if scale_augment is not None:
                 gt = ScaledSource(gt, scale_augment)
-            lq: Source = ShrunkSource(gt, augment.scale, lq_resize)
+            lq = ShrunkSource(gt, augment.scale, lq_resize)
         else:
             gt, lq, problems = folders.open_pairs(dataroot_gt, dataroot_lq, filename_tmpl, pair_pattern)
         more = _larger_sizes(gt_size, gt_size_max, gt_size_step, augment.scale)

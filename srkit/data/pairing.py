@@ -73,6 +73,9 @@ def require_pictures(key: str, root: str, names: list[str]) -> None:
         return
     entries = sorted(e.name + ("/" if e.is_dir() else "") for e in os.scandir(root))
     holds = f"it holds {first_names(entries)}" if entries else "it is empty"
+    kinds = sorted({kind for kind in ("tar", "zip") if any(e.endswith(f".{kind}") for e in entries)})
+    if kinds:
+        holds += f"; archives: name one of them, or write io_backend: {{type: {kinds[0]}}} for all of them"
     raise DataError(f"{key}: no pictures ({', '.join(IMAGE_SUFFIXES)}) directly in '{root}'; {holds}")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from srkit.data.names import need_folders, output_name
 from srkit.data.resident import ResidentDraw, ResidentPictures, ResidentSet
 from srkit.data.sample import Sample
 from srkit.data.sources import ShrunkSource, Source
+from srkit.disk import free_disk_bytes
 from srkit.errors import DataError, RefusedError
 from srkit.imaging.colour import chroma, luma, luma_full
 
@@ -287,7 +287,7 @@ class PictureReader:
             return True, str(root)
         need = self._decoded_bytes()
         have = sum(_cached(source, root).nbytes for source in self.sources.values())
-        free = shutil.disk_usage(_existing(root)).free
+        free = free_disk_bytes(root)
         if need > _CACHE_LIMIT_BYTES:
             return False, f"off (decoded {need / 1e9:.0f} GB, above the limit of {_CACHE_LIMIT_BYTES / 1e9:.0f})"
         if need - have > free / 2:
@@ -377,13 +377,6 @@ class PictureDataset:
 
 def _cached(source: Source, root: Path) -> CachedSource:
     return source if isinstance(source, CachedSource) else CachedSource(source, root)
-
-
-def _existing(path: Path) -> Path:
-    path = path.absolute()
-    while not path.exists():
-        path = path.parent
-    return path
 
 
 def require_plane(scale: tuple[int, ...]) -> None:

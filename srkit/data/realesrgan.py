@@ -55,9 +55,9 @@ class RealESRGANDataset(PictureDataset):
 
     Args:
         scale: gt size / lq size for height and width.
-        dataroot_gt: Folder of the pictures (or LMDB folder), as in `PairedImageDataset`.
+        dataroot_gt: Folder of the pictures (or LMDB folder or archive), as in `PairedImageDataset`.
         meta_info: List of the names to use, one a line, relative to dataroot_gt; None takes every picture of the folder.
-        io_backend: "lmdb" reads BasicSR's LMDB folders.
+        io_backend: "lmdb" reads BasicSR's LMDB folders, "zip" and "tar" folders of archives.
         gt_size: Side of the square gt crop in pixels.
         crop_pad_size: Side of the degraded window, rounded down to a multiple of the scale. Smaller pictures are
             continued by their mirror image; the crop does not reach into that.
@@ -114,7 +114,7 @@ class RealESRGANDataset(PictureDataset):
         dataroot_gt: str,
         gt_size: int,
         meta_info: str | None = None,
-        io_backend: Literal["disk", "lmdb"] = "disk",
+        io_backend: Literal["disk", "lmdb", "zip", "tar"] = "disk",
         crop_pad_size: int = 400,
         use_hflip: bool = False,
         use_rot: bool = False,
@@ -204,7 +204,7 @@ class RealESRGANDataset(PictureDataset):
         problems = [*self.ranges.problems(), *self._window_problems(crop_pad_size)]
         if problems:
             raise RefusedError(f"{type(self).__name__}: " + "; ".join(problems))
-        folders = Folders(meta_info_file=meta_info, lmdb=io_backend == "lmdb", max_pixels=max_pixels)
+        folders = Folders(meta_info_file=meta_info, backend=io_backend, max_pixels=max_pixels)
         gt, found = folders.open("dataroot_gt", dataroot_gt)
         augment = Augment(scale=(1, 1), gt_size=(gt_size, gt_size), use_hflip=use_hflip, use_rot=use_rot)
         reading = Reading(bit_depth=bit_depth, cache=cache, cache_dir=cache_dir, check=check, on_error=on_error)

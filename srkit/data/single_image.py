@@ -12,7 +12,7 @@ from srkit.registry import DATASETS
 
 @DATASETS.register()
 class SingleImageDataset(PictureDataset):
-    """Low-resolution pictures of one folder (or LMDB folder); samples have no "gt" and are whole.
+    """Low-resolution pictures of one folder (or LMDB folder or archive); samples have no "gt" and are whole.
 
     All arguments are those of `PairedImageDataset`; the names in meta_info_file are lq's.
     """
@@ -22,7 +22,7 @@ class SingleImageDataset(PictureDataset):
         *,
         dataroot_lq: str,
         meta_info_file: str | None = None,
-        io_backend: Literal["disk", "lmdb"] = "disk",
+        io_backend: Literal["disk", "lmdb", "zip", "tar"] = "disk",
         recursive: bool = False,
         color: Literal["rgb", "y", "y_full"] = "rgb",
         bit_depth: int | None = None,
@@ -31,7 +31,7 @@ class SingleImageDataset(PictureDataset):
         max_pixels: int = 100_000_000,
     ) -> None:
         folders = Folders(
-            meta_info_file=meta_info_file, lmdb=io_backend == "lmdb", recursive=recursive, max_pixels=max_pixels
+            meta_info_file=meta_info_file, backend=io_backend, recursive=recursive, max_pixels=max_pixels
         )
         lq, problems = folders.open("dataroot_lq", dataroot_lq)
         reading = Reading(color=color, bit_depth=bit_depth, cache="none", check=check, on_error=on_error)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from fractions import Fraction
 from pathlib import Path
 from typing import Literal
@@ -30,7 +29,6 @@ from srkit.registry import DATASETS
 
 _WHITE = 255.0
 _MARGIN = 3  # lq pixels round a patch that the bicubic reduction reaches, generously
-_log = logging.getLogger("srkit")
 
 
 @DATASETS.register()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from math import ceil
+from pathlib import Path
 from typing import Literal, Protocol, TypeVar
 
 import numpy as np
@@ -47,6 +48,13 @@ class Source(Protocol):
         """Shape and type, proven by decoding. DataError when unreadable."""
 
 
+class StoredSource(Source, Protocol):
+    """Pictures as they were encoded: files, or copies of them in a database or an archive."""
+
+    def encoded(self, index: int) -> bytes:
+        """The picture file's own bytes. DataError when they cannot be read."""
+
+
 class FileSource:
     """Picture files below one root.
 
@@ -78,6 +86,12 @@ class FileSource:
 
     def inspect(self, index: int) -> tuple[Shape, np.dtype]:
         return described(self.read(index))
+
+    def encoded(self, index: int) -> bytes:
+        try:
+            return Path(self.label(index)).read_bytes()
+        except OSError as error:
+            raise DataError(f"{self.label(index)}: cannot be read ({error.strerror})") from error
 
 
 def described(image: np.ndarray) -> tuple[Shape, np.dtype]:

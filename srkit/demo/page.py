@@ -25,6 +25,7 @@ CSS = """
 #status { min-height: 76px; }
 #status ul { padding-left: 1.1em; }
 #limit { font-weight: 600; padding: 0; }
+#download, #status, #found, #limit { overflow-wrap: anywhere; }
 #map, #microns { border: 0 !important; }
 #model input { text-overflow: ellipsis; padding-right: 2em; }
 @media (min-width: 720px) { #compared-2 { flex: 0 1 calc(50% - 8px); } }
@@ -98,7 +99,7 @@ def build(bench: Workbench, *, max_upload_mb: int, waiting: int) -> gr.Blocks:
                     )
                     with gr.Row():
                         x, y = _numbers("x", "y")
-                    with gr.Row():  # four beside each other are wider than a telephone
+                    with gr.Row():
                         width, height = _numbers("width", "height")
                     mpp = gr.Number(label="Read at microns per pixel (0: the finest level)", value=0, minimum=0)
                     microns = gr.Markdown(elem_id="microns", container=True)

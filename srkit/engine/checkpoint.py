@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
+from zipfile import ZipFile
 
 import torch
 
@@ -21,6 +22,7 @@ from srkit.errors import StorageError, WeightsError
 
 FORMAT = 1
 logger = logging.getLogger("srkit")
+_ZIP = b"PK\x03\x04"  # by which torch, too, tells its files from those of the old kind
 _FOLDER = re.compile(r"iter_(\d+)$")
 
 
@@ -43,6 +45,26 @@ def load_tensors(path: Path) -> Any:
                 "Ask its author for a file with a state dict only"
             ) from error
         raise WeightsError(f"{path}: damaged or not a PyTorch file ({text.splitlines()[0][:160]})") from error
+
+
+def require_whole(path: Path) -> None:
+    """Compares each part of a zip archive, as torch writes them, with its checksum: torch itself reads flipped bits as weights.
+
+    Raises: WeightsError naming the file. Files that are no zip archives, as torch wrote before 1.6, have no checksums.
+    """
+    try:
+        with path.open("rb") as file:
+            if file.read(4) != _ZIP:
+                return
+    except OSError:
+        return  # the loader says what is wrong with it
+    try:
+        with ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except Exception as error:  # zipfile has a type for each kind of damage
+        raise WeightsError(f"{path}: damaged ({error or type(error).__name__})") from error
+    if damaged is not None:
+        raise WeightsError(f"{path}: damaged: '{damaged}' in it differs from its checksum; use another copy of the file")
 
 
 class _HashingFile:
@@ -250,17 +272,20 @@ def find_damage(folder: Path) -> str | None:
             return f"{path}: format {manifest['format']}, this srkit reads {FORMAT}"
         if f"iter_{manifest['iteration']}" != folder.name.split(".")[0]:
             return f"{path}: is of iteration {manifest['iteration']}, found in {folder.name}"
+        if not {"networks.pt", "training.pt", "rng_rank0.pt"} <= files.keys():
+            return f"{path}: does not list the files of a checkpoint, found {', '.join(files) or 'none'}"
+        expected = {folder / name: (int(entry["size"]), str(entry["sha256"])) for name, entry in files.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"{path}: missing or unreadable ({error})"
-    for name, entry in files.items():
-        file = folder / name
-        if not file.is_file():
-            return f"{file}: missing"
-        if file.stat().st_size != entry["size"]:
-            return f"{file}: {file.stat().st_size} bytes, {entry['size']} were written"
-        with file.open("rb") as opened:
-            if hashlib.file_digest(opened, "sha256").hexdigest() != entry["sha256"]:
-                return f"{file}: content differs from its checksum"
+    for file, (size, digest) in expected.items():
+        try:
+            with file.open("rb") as opened:
+                if (found := os.fstat(opened.fileno()).st_size) != size:
+                    return f"{file}: {found} bytes, {size} were written"
+                if hashlib.file_digest(opened, "sha256").hexdigest() != digest:
+                    return f"{file}: content differs from its checksum"
+        except OSError as error:
+            return f"{file}: cannot be read ({error.strerror})"
     return None
 
 

@@ -6,11 +6,14 @@ import gc
 import os
 import socket
 import subprocess
+import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from queue import Empty, Queue
 from typing import Any, Literal, NamedTuple, TypeGuard, TypeVar
 
 import torch
@@ -46,7 +49,9 @@ class Group:
         if not self.is_distributed:
             return network
         ids = [self.device.index] if self.device.type == "cuda" else None
-        return nn.parallel.DistributedDataParallel(network, device_ids=ids, broadcast_buffers=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # the name that torch 2.15 would rather have is not in 2.10
+            return nn.parallel.DistributedDataParallel(network, device_ids=ids, broadcast_buffers=False)
 
     @staticmethod
     def is_wrapped(network: nn.Module) -> TypeGuard[nn.parallel.DistributedDataParallel]:
@@ -200,7 +205,9 @@ class _Place(NamedTuple):
     gpu: str
 
 
-def _meet(rank: int, world: int, device: torch.device, timeout_s: float) -> tuple[torch.distributed.Store, list[_Place]]:
+def _meet(
+    rank: int, world: int, device: torch.device, timeout_s: float
+) -> tuple[torch.distributed.Store, list[_Place]]:
     """Waits for all processes, through plain sockets: a bad start is said before the devices begin to talk.
 
     Returns: The store in which they met, and the place of every rank.
@@ -208,10 +215,14 @@ def _meet(rank: int, world: int, device: torch.device, timeout_s: float) -> tupl
     at = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
     gpu = str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else ""
     own = _Place(socket.gethostname(), device.type, gpu)
-    try:
+
+    def meet() -> tuple[torch.distributed.Store, list[_Place]]:
         store, _, _ = next(torch.distributed.rendezvous("env://", timeout=timedelta(seconds=timeout_s)))
         store.set(f"place_{rank}", "\n".join(own))
-        found = [store.get(f"place_{other}").decode().split("\n") for other in range(world)]
+        return store, [_Place(*store.get(f"place_{other}").decode().split("\n")) for other in range(world)]
+
+    try:
+        return _within(timeout_s + 1, meet)
     except (RuntimeError, TimeoutError) as error:  # what torch.distributed raises, DistError among it
         if "EADDRINUSE" in str(error):
             raise RefusedError(
@@ -223,7 +234,27 @@ def _meet(rank: int, world: int, device: torch.device, timeout_s: float) -> tupl
             f"({str(error).splitlines()[0]}); look for the first one that failed, and whether {at} can be reached from "
             "every machine. If they start slowly, raise dist_params.join_timeout_s"
         ) from error
-    return store, [_Place(*place) for place in found]
+
+
+def _within(seconds: float, work: Callable[[], T]) -> T:
+    """What `work` returns or raises. TimeoutError after so many seconds: torch waits for ever at a port where a program
+    listens that is not torch."""
+    done: Queue[tuple[T | None, BaseException | None]] = Queue()
+
+    def run() -> None:
+        try:
+            done.put((work(), None))
+        except BaseException as error:  # noqa: BLE001 - handed to the caller, who raises it
+            done.put((None, error))
+
+    threading.Thread(target=run, daemon=True, name="srkit-join").start()
+    try:
+        result, error = done.get(timeout=seconds)
+    except Empty:
+        raise TimeoutError("no answer") from None
+    if error is not None:
+        raise error
+    return result  # type: ignore[return-value]
 
 
 def _refuse_bad_places(places: Sequence[_Place], *, is_shared_gpu_bad: bool) -> None:

@@ -69,6 +69,8 @@ class Experiment:
                 self._take_lock()
             for folder in (self.models, self.training_states, self.visualization):
                 folder.mkdir(exist_ok=True)
+            for stray in self.models.glob(".tmp-*"):  # a killed start was writing it
+                stray.unlink()
             probe = self.folder / ".probe"
             with probe.open("w") as file:
                 file.write("x" * 4096)

@@ -21,7 +21,6 @@ class LossMeter:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._pending: dict[str, Tensor] = {}
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, Tensor] = {}
         self._skipped = torch.zeros((), device=device)
@@ -32,20 +31,14 @@ class LossMeter:
         self._since = time.perf_counter()
         self._data_s = 0.0
 
-    def add(self, terms: Mapping[str, Tensor], share: float) -> None:
-        """Adds one micro-batch's weighted losses; `share` is its part of the iteration."""
-        for name, value in terms.items():
-            value = value.detach() * share
-            self._pending[name] = self._pending[name] + value if name in self._pending else value
-
-    def end_of_iteration(self, found_inf: Tensor) -> None:
+    def end_of_iteration(self, losses: Mapping[str, Tensor], found_inf: Tensor) -> None:
+        """Adds one iteration's weighted losses, unless the 0-d tensor `found_inf` says that it was skipped."""
         is_skipped = found_inf > 0
-        for name, value in self._pending.items():
+        for name, value in losses.items():
             kept = torch.where(is_skipped, 0.0, value)  # not a product: nan * 0 is nan
             self._sums[name] = self._sums[name] + kept if name in self._sums else kept
             # Counted by name: not every loss counts, nor every network learns, in every iteration.
             self._counts[name] = self._counts[name] + 1 - found_inf if name in self._counts else 1 - found_inf
-        self._pending = {}
         self._skipped += found_inf
         self._streak = (self._streak + 1) * found_inf
         self._worst = torch.maximum(self._worst, self._streak)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from srkit import __version__
-from srkit.engine.checkpoint import load_tensors, write_atomically
+from srkit.engine.checkpoint import load_tensors, require_whole, write_atomically
 from srkit.engine.transfer import Normalization
 from srkit.errors import WeightsError
 from srkit.models import found
@@ -122,7 +122,10 @@ def read_model(path: Path, key: WeightsKey | None = None) -> ModelFile:
 
 
 def _content(path: Path) -> Any:
-    return _load_safetensors(path) if path.suffix == ".safetensors" else load_tensors(path)
+    if path.suffix == ".safetensors":
+        return _load_safetensors(path)
+    require_whole(path)
+    return load_tensors(path)
 
 
 def _load_safetensors(path: Path) -> dict[str, Any]:

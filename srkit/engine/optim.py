@@ -20,6 +20,10 @@ class OptimizerStep:
 
     Fused Adam, AdamW and SGD take the verdict "not finite" as a tensor and skip on the device, without a
     synchronisation. The others read it back, once per iteration (`reads_back`).
+
+    Args:
+        captured: Steps become part of a CUDA graph, which knows the rate as a tensor that is filled anew. On CUDA the
+            fused ones always take it so: kernels round a number and a tensor differently.
     """
 
     def __init__(
@@ -29,13 +33,19 @@ class OptimizerStep:
         network: nn.Module,
         schedule: Schedule,
         clip: tuple[Literal["norm", "value", "value_over_lr"], float] | None,
+        captured: bool = False,
     ) -> None:
         self.parameters: list[Tensor] = [p for p in network.parameters() if p.requires_grad]
         self.schedule = schedule
         self.clip = clip
         device = self.parameters[0].device.type
         self.reads_back = kind not in FUSED or device not in ("cpu", "cuda")
-        fused = {} if self.reads_back else {"fused": True}
+        fused: dict[str, Any] = {} if self.reads_back else {"fused": True}
+        self.lr = float(settings["lr"])
+        if fused and (captured or device == "cuda"):
+            settings = {**settings, "lr": torch.tensor(self.lr, device=device)}
+            if captured and device == "cuda" and kind != "SGD":  # which takes no such argument, and needs none
+                fused["capturable"] = True
         self.optimizer: torch.optim.Optimizer = getattr(torch.optim, kind)(self.parameters, **settings, **fused)
         if fused and settings.get("momentum"):
             # Torch makes these at the first step without filling them, which a skipped first step leaves so. From zero the
@@ -44,12 +54,12 @@ class OptimizerStep:
                 self.optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter, requires_grad=False)
 
     def set_learning_rate(self, done: int) -> None:
+        self.lr = self.schedule(done)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.schedule(done)
-
-    @property
-    def lr(self) -> float:
-        return float(self.optimizer.param_groups[0]["lr"])
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(self.lr)
+            else:
+                group["lr"] = self.lr
 
     def load_state(self, saved: Mapping[str, Any]) -> None:
         """Takes over moments and step counts; settings are the option file's, so that a changed one takes effect.
@@ -80,6 +90,11 @@ class OptimizerStep:
         if kind == "norm":
             return nn.utils.clip_grad_norm_(self.parameters, limit)
         norm = nn.utils.get_total_norm(self.gradients())
+        rate = self.optimizer.param_groups[0]["lr"]
+        if kind == "value_over_lr" and isinstance(rate, Tensor):
+            for gradient in self.gradients():
+                gradient.clamp_(-limit / rate, limit / rate)
+            return norm
         if kind == "value_over_lr":
             limit = limit / self.lr if self.lr > 0 else math.inf
         if kind is not None:

@@ -94,11 +94,15 @@ class Turn:
 
 @dataclass
 class Recipe:
-    """Base of all recipes: networks under their option names, and the turns they play in order."""
+    """Base of all recipes: networks under their option names, and the turns they play in order.
+
+    `weighted` are all losses of the training, which may begin and end; who builds a recipe fills them in.
+    """
 
     networks: Mapping[str, nn.Module]
     mixed_scales: bool = False
     turns: Sequence[Turn] = field(default=(), init=False)
+    weighted: Sequence[WeightedLoss] = field(default=(), init=False)
 
     def restore(self, batch: Batch) -> Tensor:
         """lq -> sr in the network's own intensities, (B, C, *S)."""
@@ -113,6 +117,13 @@ class Recipe:
 
     def turns_at(self, iteration: int) -> list[Turn]:
         return [turn for turn in self.turns if turn.is_due(iteration)]
+
+    def phase_at(self, iteration: int) -> tuple[object, ...]:
+        """Equal for two iterations that do the same: the same turns by the same losses."""
+        return (
+            *(turn.name for turn in self.turns_at(iteration)),
+            *(item.is_on(iteration) for item in self.weighted),
+        )
 
 
 @RECIPES.register()

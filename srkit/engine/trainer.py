@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from srkit.engine.captured import CapturedUpdate, Outcome
 from srkit.engine.distributed import Group
 from srkit.engine.ema import EMA
 from srkit.engine.faults import fault
@@ -36,6 +37,7 @@ class Trainer:
         epoch_length: Samples in one (enlarged) epoch.
         accum_iter: Micro-batches per iteration.
         max_nonfinite: Consecutive skipped updates after which training is given up.
+        captured: Carries out updates as CUDA graphs; None does each as it comes.
     """
 
     networks: Mapping[str, nn.Module]
@@ -55,6 +57,7 @@ class Trainer:
     accum_iter: int = 1
     print_freq: int = 100
     max_nonfinite: int = 20
+    captured: CapturedUpdate | None = None
     iteration: int = 0
     samples_drawn: int = 0
     meter: LossMeter = field(init=False)
@@ -86,37 +89,56 @@ class Trainer:
         """One attempted update of every network whose turn it is."""
         with self.meter.waiting_for_data():
             microbatches = [next(self.batches) for _ in range(self.accum_iter)]
+        for turn in self.recipe.turns_at(self.iteration):
+            self.optimizers[turn.network].set_learning_rate(self.iteration)
+        losses, found_inf = self._captured_update(microbatches) if self.captured else self._update(microbatches)
+        self.meter.end_of_iteration(losses, found_inf)
+        self.iteration += 1
+        self.samples_drawn += self.samples_per_iteration
+        self.in_update = False
+
+    def _captured_update(self, microbatches: Sequence[Batch]) -> Outcome:
+        assert self.captured is not None
+        try:
+            carry_out = self.captured.prepare(self.recipe.phase_at(self.iteration), microbatches, self._update)
+        finally:
+            self.in_update = False  # recording runs through `_update` and changes nothing
+        self.in_update = True
+        return carry_out()
+
+    def _update(self, microbatches: Sequence[Batch]) -> Outcome:
+        """All that happens on the device: gradients of all turns, the step of every optimizer, averages.
+
+        It may become a CUDA graph, so it reads nothing back, and keeps no tensor that it makes.
+        """
         turns = self.recipe.turns_at(self.iteration)
-        steps = [self.optimizers[turn.network] for turn in turns]
-        for step in steps:
-            step.set_learning_rate(self.iteration)
         statistics = self._flat_statistics()
+        losses: dict[str, Tensor] = {}
         for number, batch in enumerate(microbatches, 1):
             with self.group.no_sync(self.recipe.networks.values(), keep_local=number < self.accum_iter):
                 with self.precision.autocast():
                     sr = self.recipe.restore(batch)
                 scene = Scene(batch, sr.float(), self.iteration)
                 for turn in turns:
-                    self._backward(turn, scene, is_last=turn is turns[-1])
+                    self._backward(turn, scene, losses, is_last=turn is turns[-1])
         self._share_between_ranks(turns)
         fault("train.step")
         self.in_update = True
-        found_inf = guarded_step(steps, self.precision)
+        found_inf = guarded_step([self.optimizers[turn.network] for turn in turns], self.precision)
         fault("train.update")
         self._put_back(statistics, found_inf)
         if self.ema:
             self.ema.update(found_inf)
-        self.meter.end_of_iteration(found_inf)
-        self.iteration += 1
-        self.samples_drawn += self.samples_per_iteration
-        self.in_update = False
+        return losses, found_inf
 
-    def _backward(self, turn: Turn, scene: Scene, is_last: bool) -> None:
+    def _backward(self, turn: Turn, scene: Scene, losses: dict[str, Tensor], is_last: bool) -> None:
         terms = in_full_precision(turn, scene)
         total = torch.stack([term for term in terms.values() if term.requires_grad]).sum() / self.accum_iter
         parameters = self.optimizers[turn.network].parameters
         self.precision.backward(total, inputs=parameters, retain_graph=not is_last)  # turns share forward passes
-        self.meter.add(terms, 1 / self.accum_iter)
+        for name, term in terms.items():
+            share = term.detach() * (1 / self.accum_iter)
+            losses[name] = losses[name] + share if name in losses else share
 
     def _flat_statistics(self) -> Tensor | None:
         """A copy of what forward passes change in the networks, batch norm's statistics above all; None where nothing is."""

@@ -43,7 +43,9 @@ class Normalization:
 
     @staticmethod
     def _like(values: Sequence[float], x: Tensor) -> Tensor:
-        return torch.tensor(values, dtype=x.dtype, device=x.device).view(1, -1, *[1] * (x.ndim - 2))
+        # Filled on the device: a copy from the host would wait for what a GPU is doing.
+        filled = [torch.full((1, 1, *[1] * (x.ndim - 2)), v, dtype=x.dtype, device=x.device) for v in values]
+        return torch.cat(filled, dim=1)
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import torch
 
 from srkit.engine.evaluator import Evaluator, SetResult, is_better
 from srkit.engine.faults import fault
@@ -24,6 +27,17 @@ Best = dict[str, dict[str, tuple[float, int]]]
 
 class _Interrupted(Exception):
     """A stop was requested while pictures were being evaluated."""
+
+
+@contextmanager
+def _without_trials() -> Iterator[None]:
+    """Without cuDNN's trying out of kernels, which would begin anew with every size of picture."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 @dataclass
@@ -64,7 +78,8 @@ class Validation:
         """Measures every set. False when a stop request cut it short; nothing is recorded then."""
         began = time.monotonic()
         try:
-            results = [self._evaluate(index, iteration) for index in range(len(self.evaluator.sets))]
+            with _without_trials():
+                results = [self._evaluate(index, iteration) for index in range(len(self.evaluator.sets))]
         except _Interrupted:
             return False
         before = self.best_iteration()

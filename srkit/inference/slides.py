@@ -32,8 +32,6 @@ class Slides:
 
     def __init__(self, upscaler: Upscaler, settings: SlideSettings) -> None:
         self._upscaler, self._settings = upscaler, settings
-        if len(set(upscaler.scale)) > 1:
-            raise RefusedError(f"slides are enlarged by one factor, this network by {upscaler.scale}")
 
     def takes(self, source: Path) -> bool:
         return is_slide(source)
@@ -45,6 +43,8 @@ class Slides:
         return ".ome.tif" if self._settings.ome else ".tif"
 
     def require(self, source: Path, out: Path) -> None:
+        if len(set(self._upscaler.scale)) > 1:
+            raise RefusedError(f"{source}: slides are enlarged by one factor, this network by {self._upscaler.scale}")
         if out.suffix.lower() not in _SHARED:
             raise RefusedError(f"-o {out}: slides are written as .tif, found '{out.suffix}'")
 

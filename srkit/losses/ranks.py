@@ -11,7 +11,11 @@ from torch.autograd.function import once_differentiable
 
 def is_one_of_many() -> bool:
     """Whether this process trains together with others."""
-    return torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1
+    return (
+        torch.distributed.is_available()
+        and torch.distributed.is_initialized()
+        and torch.distributed.get_world_size() > 1
+    )
 
 
 def sum_over_ranks(values: Tensor) -> Tensor:
@@ -20,7 +24,7 @@ def sum_over_ranks(values: Tensor) -> Tensor:
     The gradient that a rank gets is that of the sum of all ranks' losses. When gradients of parameters are then averaged
     over ranks, as in data-parallel training, the result is the gradient of the mean loss of all ranks.
     """
-    return _Sum.apply(values) if is_one_of_many() else values  # type: ignore[no-any-return]
+    return _Sum.apply(values) if is_one_of_many() else values
 
 
 def mean_over_ranks(values: Tensor) -> Tensor:
@@ -34,7 +38,7 @@ class _Sum(torch.autograd.Function):
         return _summed(values)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         return _summed(gradient)
 

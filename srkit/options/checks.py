@@ -20,6 +20,7 @@ def check(sections: Sections) -> list[Problem]:
     if sections.train is not None:
         problems += [*_schedule(sections.train), *_training(sections.train), *_adversaries(sections.train, sections)]
         problems += _targets(sections.train, sections)
+        problems += _cuda_graph(sections.train, sections)
     problems += _edge_maps(sections)
     return problems
 
@@ -184,6 +185,35 @@ def _targets(train: TrainSection, s: Sections) -> Iterator[Problem]:
             yield Problem((*place, "target"), text)
         elif loss.target == "gt_usm" and item.options.get("gt_usm") is False:
             yield Problem((*place, "target"), "found 'gt_usm', but datasets.train.gt_usm is false")
+
+
+def _cuda_graph(train: TrainSection, s: Sections) -> Iterator[Problem]:
+    """A CUDA graph does the same with other numbers: nothing may have another size, or depend on a value read back."""
+    if not train.cuda_graph:
+        return
+    wish = "with train.cuda_graph"
+    if train.precision == "fp16":
+        yield Problem(("train", "precision"), f"found 'fp16' {wish}, expected fp32 or bf16; its scaler reads values back")
+    for network, optimizer in train.optimizers().items():
+        if optimizer.type not in ("Adam", "AdamW", "SGD"):
+            text = f"found '{optimizer.type}' {wish}, expected Adam, AdamW or SGD"
+            yield Problem(("train", network.replace("network", "optim"), "type"), text)
+    if canonical("recipe", str(s.raw.get("model_type"))) == "EdgeAdversarial":
+        yield Problem(("train", "cuda_graph"), "found true, but Canny's edges are made by reading values back; remove it")
+    for place, loss in _losses(train):
+        if loss.type == "EdgeLoss" and loss.options.get("method") == "canny":
+            yield Problem((*place, "method"), f"found 'canny' {wish}, expected sobel; Canny's edges read values back")
+    item = s.datasets.get("train")
+    signature = s.context.catalog.get("dataset", item.type) if item else None
+    if item is None or signature is None:
+        return
+    if item.scales is not None:
+        yield Problem(("datasets", "train", "scales"), f"found {list(item.scales)} {wish}, expected one scale; remove it")
+    defaults = {argument.name: argument.default for argument in signature.arguments}
+    if largest := item.options.get("gt_size_max"):
+        yield Problem(("datasets", "train", "gt_size_max"), f"found {largest} {wish}, expected crops of one size; remove it")
+    if "gt_size" in defaults and item.options.get("gt_size", defaults["gt_size"]) in (None, 0):
+        yield Problem(("datasets", "train", "gt_size"), f"missing {wish}, which needs crops of one size")
 
 
 def _idle_iteration(train: TrainSection) -> int | None:

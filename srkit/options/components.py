@@ -111,7 +111,10 @@ class MetricOptions(ComponentOptions):
 class BackendSection(Section):
     """How pictures are stored."""
 
-    type: Literal["disk", "lmdb"] = Field(default="disk", description="Plain files, or BasicSR's LMDB folders.")
+    type: Literal["disk", "lmdb", "zip", "tar"] = Field(
+        default="disk",
+        description="Plain files (or a .zip or .tar file), BasicSR's LMDB folders, or folders of .zip or of .tar files.",
+    )
 
 
 class DatasetOptions(ComponentOptions):

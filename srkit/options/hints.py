@@ -9,13 +9,14 @@ from srkit.errors import did_you_mean, nearest
 from srkit.options.catalog import Catalog
 from srkit.options.components import DatasetOptions, LossOptions, MetricOptions
 from srkit.options.problems import Problem
-from srkit.options.schema import DistSection, LoggerSection, Options, PathSection, TrainSection, ValSection
+from srkit.options.schema import DistSection, LoggerSection, Options, PathSection, ValSection
 from srkit.options.section import Section
 from srkit.options.training import (
     AdamOptions,
     CosineRestartOptions,
     MultiStepOptions,
     SGDOptions,
+    TrainSection,
 )
 
 _SECTIONS: tuple[tuple[str, type[Section]], ...] = (

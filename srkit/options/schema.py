@@ -19,7 +19,7 @@ from pydantic import (
 from srkit.errors import nearest
 from srkit.options.aliases import ALIASES, canonical
 from srkit.options.catalog import Context
-from srkit.options.components import ComponentOptions, DatasetOptions, LossOptions, MetricOptions, NetworkOptions
+from srkit.options.components import ComponentOptions, DatasetOptions, MetricOptions, NetworkOptions
 from srkit.options.problems import Problem
 from srkit.options.section import Section, collected, problems_of
 from srkit.options.training import TrainSection
@@ -127,8 +127,8 @@ class DistSection(Section):
 
 
 def _experiment_name(value: Any) -> Any:
-    if isinstance(value, str) and (not re.fullmatch(r"[A-Za-z0-9._-]+", value) or value in (".", "..")):
-        raise expected("letters, digits, '.', '_' and '-', for it names a folder")
+    if isinstance(value, str) and (not re.fullmatch(r"[A-Za-z0-9._-]{1,200}", value) or value in (".", "..")):
+        raise expected("letters, digits, '.', '_' and '-', 200 at the most, for it names a folder")
     return value
 
 
@@ -264,18 +264,3 @@ def _plain_value(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain_value(v) for v in value]
     return value
-
-
-__all__ = [
-    "ComponentOptions",
-    "DatasetOptions",
-    "DistSection",
-    "LoggerSection",
-    "LossOptions",
-    "MetricOptions",
-    "NetworkOptions",
-    "Options",
-    "PathSection",
-    "TrainSection",
-    "ValSection",
-]

@@ -182,6 +182,11 @@ class TrainSection(Section):
         description="torch.compile the training networks, and not those of validation: true or default, or max-autotune, "
         "which tries several kernels for each operation and takes minutes to begin. For GPUs.",
     )
+    cuda_graph: Flag = Field(
+        default=False,
+        description="Record a whole iteration as one CUDA graph, which spares small networks the time of starting each "
+        "operation by itself. For one GPU, crops of one size (gt_size), fp32 or bf16, and Adam, AdamW or SGD.",
+    )
     accum_iter: Count = Field(default=1, description="Batches whose gradients are summed for one update.")
     sync_batchnorm: Flag = Field(
         default=False,

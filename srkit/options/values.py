@@ -33,8 +33,8 @@ Flag = Annotated[bool, Strict()]
 
 
 def _is_label(value: str) -> str:
-    if value in ("", ".", "..") or not value.isprintable() or "/" in value or "\\" in value:
-        raise expected("a name without slashes, for it becomes part of file names")
+    if value in ("", ".", "..") or not value.isprintable() or "/" in value or "\\" in value or len(value) > 200:
+        raise expected("a name without slashes, of 200 characters at most, for it becomes part of file names")
     return value
 
 

@@ -30,6 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force_yml", nargs="+", default=[], metavar="KEY=VALUE", help="changes to that file")
     parser.add_argument("--seconds", type=float, help="train: in all (60); data: a row (4); infer: a tile size (5)")
     parser.add_argument("--profile", action="store_true", help="train: also a trace of torch's profiler")
+    parser.add_argument(
+        "--channels_last",
+        action=argparse.BooleanOptionalAction,
+        help="train: the networks' memory layout, in place of what their classes prefer",
+    )
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 2], metavar="N", help="data: numbers of workers")
     parser.add_argument(
         "--pictures",
@@ -91,7 +96,8 @@ def _measured(flags: argparse.Namespace, options: Any, folder: Path) -> dict[str
     if flags.kind == "train":
         from srkit.tools.benchmarking.training import measure_training
 
-        return measure_training(options, flags.seconds or 60.0, folder / "trace.json" if flags.profile else None)
+        trace = folder / "trace.json" if flags.profile else None
+        return measure_training(options, flags.seconds or 60.0, trace, flags.channels_last)
     if flags.kind == "data":
         from srkit.tools.benchmarking.loading import measure_loading
 
@@ -139,7 +145,7 @@ def _training(found: Mapping[str, Any]) -> list[str]:
     ]
     loops = [(name, _ms(t.wall_s), _ms(t.cpu_s)) for name, t in found["iteration"].items()]
     ratios = [(name, *(_number(told[kind]) for kind in ("wall", "cpu"))) for name, told in found["ratios"].items()]
-    memory = found["peak_memory_bytes"]
+    memory, syncs = found["peak_memory_bytes"], found["host_syncs_per_iteration"]
     return [
         *_table(("stage of an iteration", "ms", "part", "CPU ms", "part"), stages),
         "",
@@ -149,7 +155,8 @@ def _training(found: Mapping[str, Any]) -> list[str]:
         "",
         f"{found['samples_per_s']:.1f} samples/s in {found['precision']}; {found['flop_per_iteration'] / 1e9:.1f} GFLOP an iteration, "
         f"{found['flop_per_s'] / 1e9:,.0f} GFLOP a second {found['second']}, {found['part_of_ceiling']:.0%} of the {found['matmul_ceiling_flop_per_s'] / 1e9:,.0f} "
-        f"of a large matrix product here; peak memory {_mib(memory)}.",
+        f"of a large matrix product here; peak memory {_mib(memory)}"
+        + (f"; the host waits for the GPU {syncs:g} times an iteration." if syncs is not None else "."),
     ]
 
 

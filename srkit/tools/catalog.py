@@ -169,6 +169,7 @@ TOOLS: dict[str, Command] = {
         "demo",
         "use",
         "a page in your browser that enlarges the picture, slide or volume dropped on it",
+        "",
         f"-m {_RUN}/models/net_g_latest.pth",
         f"-m {_RUN}/models/net_g_1000.pth {_RUN}/models/net_g_latest.pth --port 7860 --no-open",
     ),

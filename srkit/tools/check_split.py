@@ -14,12 +14,14 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from srkit.data.archives import archives_of
 from srkit.data.checks import Findings
 from srkit.data.folders import Folders
 from srkit.data.pairing import meta_info_names
-from srkit.data.sources import Source, in_threads
+from srkit.data.sources import StoredSource, in_threads
 from srkit.errors import DataError, ExitCode, RefusedError
 from srkit.imaging.colour import luma_full
+from srkit.imaging.files import decode_image
 from srkit.imaging.volumes import find_volumes, is_nifti, read_volume
 from srkit.tools.groups import add_key_arguments, keys_of
 
@@ -93,7 +95,7 @@ class Part:
     """One side of a split."""
 
     title: str
-    source: Source | Volumes
+    source: StoredSource | Volumes
     names: list[str]
 
     def look(self, k: int) -> Look | str:
@@ -102,18 +104,19 @@ class Part:
                 # Brains on one template look alike, so only equal voxels count, whatever packed them.
                 voxels, _ = read_volume(self.source.label(k))
                 return Look(hashlib.sha256(voxels.tobytes()).digest(), np.zeros(THUMBNAIL**2, np.float32))
-            data = Path(self.source.label(k)).read_bytes()
-            return Look(hashlib.sha256(data).digest(), thumbnail(self.source.read(k)))
+            data = self.source.encoded(k)
+            return Look(hashlib.sha256(data).digest(), thumbnail(decode_image(data, self.source.label(k))))
         except (DataError, OSError) as error:
             return str(error)
 
 
 def open_part(path: Path, root: str | None, recursive: bool) -> Part:
-    """A folder, or the pictures or volumes a list names. Raises DataError."""
+    """A folder or archive, or the pictures or volumes a list names. Raises DataError."""
     if path.is_dir() and (volumes := find_volumes(path, recursive)):
         names = [volume.relative_to(path).as_posix() for volume in volumes]
         return Part(str(path), Volumes(path, names), names)
-    if path.is_file() and root is not None:
+    is_archive = archives_of("part", str(path), "disk") is not None
+    if path.is_file() and root is not None and not is_archive:
         names = meta_info_names(str(path))
         if all(is_nifti(name) for name in names):
             missing = [name for name in names if not (Path(root) / name).is_file()]
@@ -121,7 +124,7 @@ def open_part(path: Path, root: str | None, recursive: bool) -> Part:
             findings.add(f"volumes are not in {root}", missing)
             findings.refuse()
             return Part(str(path), Volumes(Path(root), names), names)
-    if path.is_dir():
+    if path.is_dir() or is_archive:
         source, problems = Folders(recursive=recursive).open("part", str(path))
     elif root is None:
         raise RefusedError(f"{path} is a list of names: --root says in which folder they are")

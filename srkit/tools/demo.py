@@ -6,11 +6,20 @@ import argparse
 from pathlib import Path
 
 from srkit.inference.settings import RunSettings, tile_of
+from srkit.models import shipped
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("-m", "--model", type=Path, nargs="+", required=True, metavar="MODEL", help="model files to choose from")
+    add(
+        "-m",
+        "--model",
+        type=Path,
+        nargs="+",
+        default=[Path(name) for name in shipped()],
+        metavar="MODEL",
+        help="model files to choose from (default: those that come with srkit)",
+    )
     add("--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1, this machine alone)")
     add("--port", type=_port, default=0, help="port to listen at (default: a free one)")
     add("--max_upload_mb", type=_count, default=1000, help="refuse larger files (default: 1000)")

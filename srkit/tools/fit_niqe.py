@@ -9,7 +9,6 @@ import numpy as np
 
 from srkit.data.folders import Folders
 from srkit.errors import DataError, RefusedError
-from srkit.imaging.files import read_image
 from srkit.metrics.niqe import PATCH_PX, SHARPNESS, NiqeModel, brightness, fit
 
 
@@ -26,7 +25,7 @@ def fit_niqe(
     source, problems = Folders(recursive=recursive).open("folder", str(folder))
     if problems:
         raise DataError("; ".join(problems))
-    pictures = (read_image(folder / source.names[index]) for index in range(len(source.names)))
+    pictures = (source.read(index) for index in range(len(source.names)))
     model = fit((brightness(p, float(np.iinfo(p.dtype).max)) for p in pictures), patch_px, sharpness)
     model.save(out)
     return model

@@ -15,7 +15,7 @@ from srkit.data.checks import Findings
 from srkit.data.folders import Folders
 from srkit.data.lmdb_backend import import_lmdb
 from srkit.data.names import stem
-from srkit.data.sources import Shape, Source, in_threads
+from srkit.data.sources import Shape, StoredSource, in_threads
 from srkit.errors import DataError, RefusedError
 from srkit.imaging.files import decode_image
 from srkit.tools.writing import new_folder
@@ -42,7 +42,7 @@ def run(flags: argparse.Namespace) -> None:
     print(f"{len(source.names)} pictures in {flags.out}; read them with io_backend: {{type: lmdb}}")
 
 
-def make_lmdb(source: Source, out: Path) -> None:
+def make_lmdb(source: StoredSource, out: Path) -> None:
     """Stores the files of a source, each decoded once to prove it.
 
     Raises: DataError naming every picture that cannot be read; RefusedError when `out` exists or lmdb is not installed.
@@ -53,11 +53,10 @@ def make_lmdb(source: Source, out: Path) -> None:
     map_size = int((sizes.clip(0) // _PAGE + 3).sum()) * _PAGE * 5 // 4 + 2**20
 
     def work(k: int) -> tuple[bytes, Shape] | str:
-        path = source.label(k)
         try:
-            data = Path(path).read_bytes()
-            return data, decode_image(data, path).shape
-        except (DataError, OSError) as error:
+            data = source.encoded(k)
+            return data, decode_image(data, source.label(k)).shape
+        except DataError as error:
             return str(error)
 
     lines, failed = [], []

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from srkit.assemble import Parts, assemble, build_parts, manifest_meta
+from srkit.assemble import Parts, assemble, build_parts, choose_kernels, manifest_meta
 from srkit.engine.distributed import Group, join_group
 from srkit.engine.experiment import Experiment
 from srkit.engine.stopping import StopRequest
@@ -65,6 +65,7 @@ def trial(options: Options) -> Iterator[tuple[Parts, Trainer]]:
     group: Group = join_group("none", options.num_gpu, backend=None, port=0, timeout_s=0)[0]
     logger = options.logger.model_copy(update={"wandb": None, "use_tb_logger": False})
     parts = build_parts(options.model_copy(update={"logger": logger}), group)
+    choose_kernels(parts)
     if hasattr(parts.dataset, "prepare"):
         parts.dataset.prepare(progress=True)
     with tempfile.TemporaryDirectory(prefix="srkit-trial-") as folder:

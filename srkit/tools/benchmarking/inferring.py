@@ -40,6 +40,7 @@ def measure_inference(
     rows = [_row(restorer, lq, tile, options, seconds) for tile in tiles]
     return {
         "lq_size": list(space),
+        "scale": list(options.scale),
         "channels": seen,
         "precision": restorer.precision.name,
         "rows": rows,

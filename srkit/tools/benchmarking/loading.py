@@ -133,7 +133,7 @@ def _containers(item: DatasetOptions, given: Mapping[str, Any], folder: Path) ->
 
     roots = {}
     for key in ("dataroot_gt", "dataroot_lq"):
-        source: Source = Folders().open(key, given[key])[0]
+        source = Folders().open(key, given[key])[0]
         roots[key] = str(folder / f"{key}.lmdb")
         try:
             make_lmdb(source, Path(roots[key]))

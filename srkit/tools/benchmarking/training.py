@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,13 +20,14 @@ from srkit.engine.recipes import Scene, in_full_precision
 from srkit.engine.trainer import Trainer
 from srkit.engine.transfer import Batch
 from srkit.options import Options
+from srkit.registry import ARCHS
 from srkit.tools.benchmarking.ceiling import matmul_flops
 from srkit.tools.benchmarking.stages import OTHER, StageClock, Time, ratio, shares, timed
 from srkit.tools.measuring import PREFETCHED, Speed, peak, repeated, reset_peak, trial, wait
 
-DATA, TRANSFER = "data wait", "transfer"
-STAGES = (DATA, TRANSFER, "forward", "losses", "backward", "step", "EMA", "log", OTHER)
-"""In the order of an iteration. "losses" includes a discriminator's forward passes."""
+DATA, TRANSFER, GRAPH = "data wait", "transfer", "CUDA graph"
+STAGES = (DATA, TRANSFER, GRAPH, "forward", "losses", "backward", "step", "EMA", "log", OTHER)
+"""In the order of an iteration. "losses" includes a discriminator's forward passes; a CUDA graph holds all to the EMA."""
 
 BARE, RESIDENT, LOADED, LOADING = "bare loop", "resident batch", "loaded batches", "loading alone"
 
@@ -32,14 +36,17 @@ _WARM_UP = {"cuda": 20, "cpu": 2}
 _NEVER = 10**9
 
 
-def measure_training(options: Options, seconds: float, trace: Path | None) -> dict[str, Any]:
+def measure_training(
+    options: Options, seconds: float, trace: Path | None, channels_last: bool | None = None
+) -> dict[str, Any]:
     """Everything about the training of this option file that `srkit benchmark train` tells.
 
     Args:
         seconds: About how long the three loops run in all.
         trace: Where a trace of three iterations by torch's profiler goes, for chrome://tracing or Perfetto.
+        channels_last: Layout of the networks in memory; None leaves it to their classes.
     """
-    with trial(_undisturbed(options)) as (parts, trainer):
+    with _laid_out(options, channels_last), trial(_undisturbed(options)) as (parts, trainer):
         device, item = trainer.group.device, options.datasets["train"]
         clock = StageClock(device, on_host=(DATA,))
         trainer.batches.close()
@@ -59,6 +66,7 @@ def measure_training(options: Options, seconds: float, trace: Path | None) -> di
         drawn = PREFETCHED * item.num_worker_per_gpu + (item.num_prefetch_queue or 0)
         loops.run(seconds, drawn)
         memory = peak(device)
+        host_syncs = loops.count_host_syncs()
         if trace is not None:
             loops.profile(trace)
         ceiling = matmul_flops(device, trainer.precision.dtype)
@@ -82,12 +90,27 @@ def measure_training(options: Options, seconds: float, trace: Path | None) -> di
         "second": "of the device" if device.type == "cuda" else "of CPU time, all threads",
         "part_of_ceiling": flops / busy_s / ceiling,
         "peak_memory_bytes": memory,
+        "host_syncs_per_iteration": host_syncs,
         "precision": str(trainer.precision.name),
         "samples_per_s": trainer.samples_per_iteration / loaded_s,
         "verdict": Speed(iteration[LOADING].wall_s.median, iteration[RESIDENT].wall_s.median, loaded_s).verdict(
             workers
         ),
     }
+
+
+@contextmanager
+def _laid_out(options: Options, channels_last: bool | None) -> Iterator[None]:
+    """Context in which networks of these options are built in that layout."""
+    classes: list[Any] = [] if channels_last is None else [ARCHS.get(part.type) for part in options.networks.values()]
+    before = [getattr(cls, "prefers_channels_last", False) for cls in classes]
+    try:
+        for cls in classes:
+            cls.prefers_channels_last = channels_last
+        yield
+    finally:
+        for cls, preferred in zip(classes, before, strict=True):
+            cls.prefers_channels_last = preferred
 
 
 def _undisturbed(options: Options) -> Options:
@@ -130,8 +153,9 @@ def _instrument(trainer: Trainer, clock: StageClock) -> None:
         clock.around(step, "step", "step")
     if trainer.ema:
         clock.around(trainer.ema, "update", "EMA")
+    if trainer.captured:
+        clock.around(trainer, "_captured_update", GRAPH)
     for owner, method in (
-        (trainer.meter, "add"),
         (trainer.meter, "end_of_iteration"),
         (trainer.log, "step"),
         (trainer, "between_iterations"),
@@ -177,6 +201,22 @@ class _Loops:
                 self._train()
             self.times[LOADED].append(timed(self._timed, chunk, self.device))
         self.stages = self.clock.read()
+
+    def count_host_syncs(self) -> float | None:
+        """How often the host waits for the GPU in an iteration on loaded batches; None on the CPU."""
+        if self.device.type != "cuda":
+            return None
+        count = 5
+        self.trainer.print_freq = _NEVER  # a log line reads values back, which is why it is written so seldom
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+            try:
+                for _ in range(count):
+                    self._train()
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+        return sum("called a synchronizing" in str(warning.message) for warning in told) / count
 
     def profile(self, path: Path) -> None:
         from torch.profiler import ProfilerActivity, profile
