@@ -182,9 +182,7 @@ def resume(folder: Path, iterations: int) -> dict[str, Any]:
         ends = []
         for number in (1, 2):
             name = f"drift_{number}_{form.replace(' ', '_')}"
-            code, text = run(
-                "-opt", gan_file(folder, name, iterations, deterministic=False, **changes), cwd=folder
-            )
+            code, text = run("-opt", gan_file(folder, name, iterations, deterministic=False, **changes), cwd=folder)
             require(code, 0, text)
             ends.append(end_state(folder / f"experiments/{name}", iterations))
         drift[form] = apart(*ends)
@@ -314,14 +312,25 @@ def page(results: Path) -> str:
 
 
 def table(
-    found: dict[str, Any], kind: str, head: tuple[str, ...], rows: Callable[[str, dict[str, Any]], Iterator[tuple[str, ...]]]
+    found: dict[str, Any],
+    kind: str,
+    head: tuple[str, ...],
+    rows: Callable[[str, dict[str, Any]], Iterator[tuple[str, ...]]],
 ) -> list[str]:
     body = [row for step, item in found.items() if item["kind"] == kind for row in rows(step.partition("-")[2], item)]
     return [f"| {' | '.join(row)} |" for row in (head, ("---",) * len(head), *body)] if body else []
 
 
 def training_head() -> tuple[str, ...]:
-    return ("step", "ms an iteration", "data on / off", "of the matmul ceiling", "over a bare loop", "peak GiB", "host syncs")
+    return (
+        "step",
+        "ms an iteration",
+        "data on / off",
+        "of the matmul ceiling",
+        "over a bare loop",
+        "peak GiB",
+        "host syncs",
+    )
 
 
 def training_row(step: str, item: dict[str, Any]) -> Iterator[tuple[str, ...]]:

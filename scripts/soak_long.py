@@ -38,7 +38,7 @@ def main() -> int:
     total, minutes = vars(parser.parse_args()).values()
     rows: list[tuple[float, ...]] = []
     began = time.monotonic()
-    is_late, console = False, sys.stdout
+    is_late, console, stops = False, sys.stdout, [0]
     between = Trainer.between_iterations
 
     def watched(trainer: Trainer) -> None:
@@ -52,7 +52,8 @@ def main() -> int:
                 flush=True,
             )
         is_late = time.monotonic() - began > 60 * minutes
-        if is_late or (at and at % (total // STOPS + 7) == 0):
+        if is_late or (at % (total // STOPS + 7) == 0 and at > stops[-1]):  # once: a start comes by here too
+            stops.append(at)
             os.kill(os.getpid(), signal.SIGUSR1)
         between(trainer)
 

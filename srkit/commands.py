@@ -13,6 +13,31 @@ from srkit.options import Options, load_options
 
 Launcher = Literal["none", "pytorch", "slurm"]
 
+_QUICK = "edsr/quickstart_edsr_x2.yml"
+_MODEL = "experiments/quickstart_edsr_x2/models/net_g_latest.pth"
+EXAMPLES: dict[str, tuple[str, ...]] = {
+    "train": (
+        f"-opt options/train/{_QUICK}",
+        f"-opt options/train/{_QUICK} --auto_resume --time_limit 9m",
+        f"-opt options/train/{_QUICK} --force_yml name=seed_1 manual_seed=1",
+    ),
+    "test": (
+        f"-opt options/test/{_QUICK}",
+        f"-opt options/test/{_QUICK} -m {_MODEL} natural-x2 --force_yml name=two_models",
+    ),
+    "infer": (
+        "-m natural-x2 -i photo.png -o large.png",
+        f"-m {_MODEL} -i datasets/quickstart/test/lq -o results/enlarged",
+        "-m mri-x3 -i scans/ -o results/scans --recursive",
+    ),
+}
+"""Calls of the entry points, without `srkit NAME` in front; they expect what the quick start makes."""
+
+
+def examples(name: str) -> str:
+    """What the help of an entry point ends with."""
+    return "examples:\n" + "\n".join(f"  srkit {name} {words}" for words in EXAMPLES[name])
+
 
 def load_all(
     files: Sequence[str],

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from srkit.commands import guarded
+from srkit.commands import examples, guarded
 from srkit.errors import ExitCode
 from srkit.inference.settings import (
     FileSettings,
@@ -38,7 +38,10 @@ _FORMATS = {"png": ".png", "jpg": ".jpg", "tif": ".tif", "webp": ".webp"}
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="srkit-infer", description="Enlarge pictures, whole slides and volumes with a trained model."
+        prog="srkit-infer",
+        description="Enlarge pictures, whole slides and volumes with a trained model.",
+        epilog=examples("infer"),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("-m", "--model", type=Path, required=True, help="model file: .pth, .safetensors or .onnx")

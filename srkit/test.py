@@ -14,12 +14,17 @@ import argparse
 import json
 from collections.abc import Sequence
 
-from srkit.commands import guarded, load_all
+from srkit.commands import examples, guarded, load_all
 from srkit.errors import ExitCode
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="srkit-test", description="Measure a trained model on benchmark sets.")
+    parser = argparse.ArgumentParser(
+        prog="srkit-test",
+        description="Measure trained models on benchmark sets, beside interpolation.",
+        epilog=examples("test"),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("-opt", nargs="+", required=True, metavar="FILE", help="option files, run in order")
     parser.add_argument(
         "-m", nargs="+", default=[], metavar="FILE", help="model files to compare, in place of path.pretrain_network_g"

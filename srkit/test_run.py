@@ -25,6 +25,7 @@ from srkit.engine.stored import read_parts
 from srkit.engine.timing import Stopwatch, Timing
 from srkit.engine.transfer import Normalization
 from srkit.errors import ExitCode, OptionError, RefusedError, StorageError
+from srkit.models import shipped
 from srkit.options import Options
 from srkit.rebuild import rebuilt, require_known_arch
 
@@ -205,8 +206,10 @@ def _require_one_scale(models: Sequence[ModelFile]) -> None:
 
 
 def _names(models: Sequence[ModelFile]) -> list[str]:
-    """The experiment that made each file, else the file's stem; both where experiments repeat."""
-    first = [m.info.experiment if m.info and m.info.experiment else m.path.stem for m in models]
+    """What each is called: a model of srkit's own by its name, others by the experiment that made the file, else by the
+    file's stem; both where experiments repeat."""
+    own = shipped().values()
+    first = [m.info.experiment if m.info and m.info.experiment and m.path not in own else m.path.stem for m in models]
     names = [f"{n}_{m.path.stem}" if first.count(n) > 1 else n for n, m in zip(first, models, strict=True)]
     taken = {*PictureForm.BASELINES, *PictureForm.LUMA_BASELINES, *VolumeForm.baselines}
     bad = sorted({n for n in names if names.count(n) > 1 or n in taken})

@@ -14,12 +14,17 @@ import argparse
 import time
 from collections.abc import Sequence
 
-from srkit.commands import guarded, load_all
+from srkit.commands import examples, guarded, load_all
 from srkit.errors import ExitCode
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="srkit-train", description="Train super-resolution from option files.")
+    parser = argparse.ArgumentParser(
+        prog="srkit-train",
+        description="Train super-resolution from option files.",
+        epilog=examples("train"),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("-opt", nargs="+", required=True, metavar="FILE", help="option files, run in order")
     parser.add_argument(
         "--auto_resume", action="store_true", help="go on from the newest checkpoint; skip finished phases"

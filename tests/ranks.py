@@ -10,6 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+import torch._dynamo  # the first optimizer step imports it: once here, and not once in every fork
+
+import srkit.train_run  # noqa: F401 - for the same reason
 
 ONE_THREAD = {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
 

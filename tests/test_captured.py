@@ -208,7 +208,10 @@ def test_a_captured_rate_is_filled_anew_in_place_and_known_on_the_host():
     ("changes", "told"),
     [
         ({"train__precision": "fp16"}, r"train\.precision: found 'fp16' with train\.cuda_graph, expected fp32 or bf16"),
-        ({"train__optim_g": {"type": "RMSprop", "lr": 1e-3}}, r"train\.optim_g\.type: found 'RMSprop'.*Adam, AdamW or SGD"),
+        (
+            {"train__optim_g": {"type": "RMSprop", "lr": 1e-3}},
+            r"train\.optim_g\.type: found 'RMSprop'.*Adam, AdamW or SGD",
+        ),
         ({"datasets__train__gt_size_max": 32}, r"datasets\.train\.gt_size_max: found 32.*one size; remove it"),
         ({"datasets__train__gt_size": None}, r"datasets\.train\.gt_size: missing.*crops of one size"),
         (

@@ -56,6 +56,11 @@ def test_models_of_one_experiment_are_told_apart_by_their_files(tiny):
     assert {"run_net_g_1", "run_net_g_2"} <= {r["model"] for r in rows_of(tiny / "results/compared")}
 
 
+def test_a_model_that_comes_with_srkit_keeps_the_name_it_was_asked_for_by(tiny):
+    assert compare(tiny, "natural-x2", model(tiny / "a.pth", 0)) == 0
+    assert {"natural-x2", "a"} <= {r["model"] for r in rows_of(tiny / "results/compared")}
+
+
 def test_models_of_one_name_are_refused(tiny, capsys):
     (tiny / "other").mkdir()
     assert compare(tiny, model(tiny / "a.pth", 0), model(tiny / "other/a.pth", 1)) == 2

@@ -328,6 +328,18 @@ def test_tools_that_take_a_folder_take_an_archive(roots, capsys):
     assert "5 of 5 pairs looked at" in capsys.readouterr().out
     assert srkit(["check-split", str(gt), str(roots / "gt")]) == 9  # equal files on two sides
     assert "p0.png" in capsys.readouterr().out
+    for kind, root in (("zip", gt), ("folder", roots / "gt")):
+        assert srkit(["slice", str(root), str(roots / f"tiles_{kind}"), "--size", "8", "--stride", "8"]) == 0
+        assert (
+            srkit(["split", str(root), str(roots / f"parts_{kind}"), "--key", r"p(\d)", "--parts", "a=0.4", "b=0.6"])
+            == 0
+        )
+    for part in ("tiles", "parts"):
+        of_zip, of_folder = (
+            {p.name: p.read_bytes() for p in (roots / f"{part}_{k}").iterdir() if p.suffix in (".png", ".txt")}
+            for k in ("zip", "folder")
+        )
+        assert of_zip == of_folder != {}
     pytest.importorskip("lmdb")
     assert srkit(["lmdb", str(gt), str(roots / "gt.lmdb")]) == 0
 
@@ -361,3 +373,4 @@ def test_a_training_and_its_validation_read_archives_as_they_read_folders(tmp_pa
     assert weights[0].keys() == weights[1].keys()
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
     assert psnr[0] == psnr[1]
+    assert psnr[0]

@@ -20,7 +20,7 @@ from tiny import ROOT, end_state, equal, in_process, options, write_options
 from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
-from srkit.engine.distributed import Group, _Place, _refuse_bad_places, join_group
+from srkit.engine.distributed import Group, _agree, _Place, _refuse_bad_places, join_group
 from srkit.engine.sync_batchnorm import SharedBatchNorm, share_batchnorm
 from srkit.errors import PeerLostError, RefusedError
 from srkit.imaging.files import read_image
@@ -332,6 +332,27 @@ def test_a_process_that_does_not_come_is_not_waited_for_longer_than_was_said(tin
     assert time.monotonic() - began < 20
 
 
+def test_a_start_in_the_store_of_the_one_before_reads_nothing_that_is_left_there(tmp_path):
+    """As torchrun has it after a restart."""
+    server = torch.distributed.TCPStore("127.0.0.1", 0, None, True, wait_for_workers=False)
+    place = _Place("a", "cpu", "")
+    for world in (3, 2):  # the second start is smaller, and each rank of it finds the signatures of the first
+        before = server.get("srkit").decode() if world == 2 else ""
+
+        def work(world=world, before=before) -> None:
+            rank = int(os.environ["RANK"])
+            time.sleep(0.2 * (rank == 0))  # the others come first, and find the old part
+            client = torch.distributed.TCPStore("127.0.0.1", server.port, None, False)
+            part, places = _agree(client, rank, world, place, time.monotonic() + 20)
+            assert places == [place] * world
+            part.set(f"rank_{rank}", str(world))
+            assert [part.get(f"rank_{r}").decode() for r in range(world)] == [str(world)] * world
+            assert client.get("srkit").decode() != before
+
+        done = on_ranks(tmp_path, world, work)
+        assert [code for code, _ in done] == [0] * world, done
+
+
 @pytest.mark.parametrize(
     ("places", "message"),
     [
@@ -466,7 +487,7 @@ def test_two_machines_start_again_after_a_rank_has_died_and_end_as_if_nothing_ha
     file = write_options(tiny, options(tiny, name="died", train__total_iter=8, imports=[str(part)]), "died.yml")
     told = {"NNODES": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "MAX_RESTARTS": "1"}
     machines = [launched(tiny, 1, "-opt", file, **told) for _ in range(2)]
-    outs = [machine.communicate(timeout=240)[0] for machine in machines]
+    outs = [machine.communicate(timeout=150)[0] for machine in machines]
     assert [machine.returncode for machine in machines] == [0, 0], "\n".join(outs)
     assert (tiny / "died_once").exists()
     assert "from iteration 4" in "".join(outs)

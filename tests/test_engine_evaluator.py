@@ -167,6 +167,7 @@ def test_csv_json_and_table_tell_the_same_means(tmp_path):
     assert stored["sd"] == pytest.approx(np.std(values, ddof=1), abs=1e-12)
     assert f"{np.mean(values):.4f}" in (tmp_path / "table.md").read_text()
     assert list(rows[0]) == ["set", "image", "group", "model", "metric", "protocol", "value"]
+    assert f"protocol: {rows[0]['protocol']}\n" in (tmp_path / "table.md").read_text()
 
 
 def test_a_model_below_bicubic_is_marked_and_one_above_is_not():

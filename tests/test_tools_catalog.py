@@ -64,8 +64,16 @@ def test_entry_points_open_through_srkit_too(name, capsys):
     with pytest.raises(SystemExit) as end:
         main([name, "--help"])
     assert end.value.code == 0
-    assert f"usage: srkit-{name}" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"usage: srkit-{name}" in out
+    assert out.endswith("examples:\n" + "".join(f"  srkit {name} {words}\n" for words in TOOLS[name].examples))
     assert callable(importlib.import_module(TOOLS[name].module).main)
+
+
+@pytest.mark.parametrize("name", ["train", "test", "infer"])
+def test_examples_of_an_entry_point_are_accepted_by_it(name):
+    arguments = importlib.import_module(TOOLS[name].module).arguments
+    assert all(arguments(shlex.split(words)) for words in TOOLS[name].examples)
 
 
 def test_an_unknown_command_is_refused_by_naming_the_known_ones(capsys):

@@ -10,6 +10,8 @@ from srkit.data.augment import Augment, sides
 from srkit.data.colour_change import ColourChange
 from srkit.data.damage import LqDamage
 from srkit.data.folders import Folders
+from srkit.data.grouping import groups_of
+from srkit.data.names import stem
 from srkit.data.pairing import require_pattern, require_template
 from srkit.data.pairs import PictureDataset, PictureReader, Reading
 from srkit.data.resident import ResidentDraw
@@ -79,6 +81,10 @@ class PairedImageDataset(PictureDataset):
         check: What `check` decodes: up to 2,000 files all, else 500 ("auto"), all ("full"), none ("off").
         on_error: Policy for files found unreadable in the run.
         max_pixels: Larger pictures are refused before decoding.
+        group_pattern: Regular expression with one group, the slide, patient or person, searched in gt's name without
+            suffix, folders before it: "^([^_]+)_". Pictures of one group are not independent: intervals and paired
+            comparisons of a test are drawn over groups. Without it every picture counts as one.
+        group_file: CSV with columns name and key that says the group instead, such as the one `srkit split` writes.
 
     Raises: DataError with every file that has no partner, and, of the others, what `check` finds.
     """
@@ -121,6 +127,8 @@ class PairedImageDataset(PictureDataset):
         check: Literal["auto", "full", "off"] = "auto",
         on_error: Literal["raise", "skip"] = "raise",
         max_pixels: int = 100_000_000,
+        group_pattern: str | None = None,
+        group_file: str | None = None,
     ) -> None:
         require_template(filename_tmpl)
         if pair_pattern is not None:
@@ -164,8 +172,12 @@ class PairedImageDataset(PictureDataset):
             lq = ShrunkSource(gt, augment.scale, lq_resize)
         else:
             gt, lq, problems = folders.open_pairs(dataroot_gt, dataroot_lq, filename_tmpl, pair_pattern)
+        groups: list[str] = []
+        if group_pattern is not None or group_file is not None:
+            names = (gt.inner if isinstance(gt, ScaledSource) else gt).names
+            groups = groups_of([stem(name) for name in names], group_pattern, group_file, problems, "pictures")
         more = _larger_sizes(gt_size, gt_size_max, gt_size_step, augment.scale)
-        reader = PictureReader(type(self).__name__, lq, gt, augment, reading, problems, damage, colours, more)
+        reader = PictureReader(type(self).__name__, lq, gt, augment, reading, problems, damage, colours, more, groups=groups)
         super().__init__(reader, on_error)
 
     def hold(self, device: torch.device, room_bytes: float) -> str:

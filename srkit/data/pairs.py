@@ -56,6 +56,7 @@ class PictureReader:
         colours: How colours of training crops change, alike in lq and gt.
         more_sizes: Further crops, larger than that of `augment`; a training batch has one of all these sizes.
         alone: Role of the pictures of `lq` when there is no gt source: a set that makes lq on the device has "gt" alone.
+        groups: Slide, patient or person of each picture, before `ScaledSource` repeats them; empty where nothing says it.
     """
 
     def __init__(
@@ -70,8 +71,9 @@ class PictureReader:
         colours: ColourChange | None = None,
         more_sizes: Sequence[tuple[int, ...]] = (),
         alone: Literal["lq", "gt"] = "lq",
+        groups: Sequence[str] = (),
     ) -> None:
-        self.alone = alone
+        self.alone, self.groups = alone, groups
         require_plane(augment.scale)
         self.damage, self.colours = damage or LqDamage(), colours or ColourChange()
         self.augments = [augment, *(replace(augment, gt_size=size) for size in more_sizes)]
@@ -128,7 +130,8 @@ class PictureReader:
                 luma=kind,
                 chroma=chroma(lq) if kind in ("limited", "full") else None,
             )
-            return Sample(whole, name, paths, white, form=form)
+            group = self.groups[index % len(self.groups)] if self.groups else ""
+            return Sample(whole, name, paths, white, group=group, form=form)
         augment = self.augments[variant]
         try:
             draw = augment.draw(rng, lq.shape[:-1], white)

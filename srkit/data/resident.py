@@ -132,7 +132,8 @@ class ResidentSet:
                 moved = np.stack([np.zeros(3) if o is None else o for o in offsets])[:, : pictures.channels]
                 most = [math.inf if o is None else white for o in offsets]  # a picture without jitter is not clipped
                 added, limit = (
-                    torch.tensor(np.asarray(v), dtype=torch.float32).to(crops.device) for v in (moved, most)
+                    torch.tensor(np.asarray(v), dtype=torch.float32).to(crops.device, non_blocking=True)
+                    for v in (moved, most)
                 )
                 crops = torch.minimum((crops + added[:, :, None, None]).clamp_min(0), limit[:, None, None, None])
             out[role] = crops.div(white).contiguous()

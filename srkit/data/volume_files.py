@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from srkit.data.grouping import groups_of
 from srkit.data.names import require_folder, stem
 from srkit.data.pairing import first_names, meta_info_names, pair, require_template
 from srkit.errors import DataError, RefusedError
@@ -79,7 +78,7 @@ def find_files(
         files.mask = [masks.get(key, "") for key in files.keys]
         if without := [key for key in files.keys if key not in masks]:
             files.problems.append(f"{len(without)} volumes have no mask in {mask_root}: {first_names(without)}")
-    files.groups = _groups(files.keys, group_pattern, group_file, files.problems)
+    files.groups = groups_of(files.keys, group_pattern, group_file, files.problems, "volumes", _bare)
     return files
 
 
@@ -100,52 +99,6 @@ def _listed(key: str, root: str, deep: bool, problems: list[str]) -> dict[str, s
         if (held := paths.setdefault(name, str(path))) != str(path):
             problems.append(f"{held} and {path} are one volume by name; keep one of them")
     return dict(sorted(paths.items()))
-
-
-def _groups(keys: Sequence[str], pattern: str | None, table: str | None, problems: list[str]) -> list[str]:
-    if pattern is None and table is None:
-        return [""] * len(keys)
-    if pattern is not None and table is not None:
-        raise RefusedError("group_pattern and group_file both say which animal a volume is of: drop one")
-    if pattern is not None:
-        expression = _compiled(pattern)
-        groups = [match[1] or "" if (match := expression.search(key)) else "" for key in keys]
-    else:
-        known = _table(str(table))
-        groups = [known.get(key, "") for key in keys]
-    if without := [key for key, group in zip(keys, groups) if not group]:
-        problems.append(f"{len(without)} volumes have no group by {pattern or table}: {first_names(without)}")
-    return groups
-
-
-def _compiled(pattern: str) -> re.Pattern[str]:
-    try:
-        expression = re.compile(pattern)
-    except re.error as error:
-        raise RefusedError(f"group_pattern: '{pattern}' is no regular expression ({error})") from None
-    if expression.groups != 1:
-        raise RefusedError(
-            f"group_pattern: '{pattern}' has {expression.groups} groups, expected one, round the animal: '^([^_]+)_'"
-        )
-    return expression
-
-
-def _table(path: str) -> dict[str, str]:
-    """Volume without suffix -> group."""
-    try:
-        with Path(path).open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"group_file: {path} cannot be read ({error})") from None
-    if not rows or not {"name", "key"} <= rows[0].keys():
-        columns = ", ".join(rows[0]) if rows else "no rows"
-        raise DataError(f"group_file: {path} has {columns}; expected columns name and key")
-    groups: dict[str, str] = {}
-    for row in rows:
-        name, group = _bare((row["name"] or "").replace("\\", "/")), row["key"] or ""
-        if groups.setdefault(name, group) != group:
-            raise DataError(f"group_file: {path} gives '{name}' two groups, '{groups[name]}' and '{group}'")
-    return groups
 
 
 def _bare(name: str) -> str:

@@ -64,7 +64,9 @@ def require_whole(path: Path) -> None:
     except Exception as error:  # zipfile has a type for each kind of damage
         raise WeightsError(f"{path}: damaged ({error or type(error).__name__})") from error
     if damaged is not None:
-        raise WeightsError(f"{path}: damaged: '{damaged}' in it differs from its checksum; use another copy of the file")
+        raise WeightsError(
+            f"{path}: damaged: '{damaged}' in it differs from its checksum; use another copy of the file"
+        )
 
 
 class _HashingFile:

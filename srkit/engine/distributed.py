@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import socket
 import subprocess
 import threading
+import time
+import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -218,8 +221,7 @@ def _meet(
 
     def meet() -> tuple[torch.distributed.Store, list[_Place]]:
         store, _, _ = next(torch.distributed.rendezvous("env://", timeout=timedelta(seconds=timeout_s)))
-        store.set(f"place_{rank}", "\n".join(own))
-        return store, [_Place(*store.get(f"place_{other}").decode().split("\n")) for other in range(world)]
+        return _agree(store, rank, world, own, time.monotonic() + timeout_s)
 
     try:
         return _within(timeout_s + 1, meet)
@@ -234,6 +236,41 @@ def _meet(
             f"({str(error).splitlines()[0]}); look for the first one that failed, and whether {at} can be reached from "
             "every machine. If they start slowly, raise dist_params.join_timeout_s"
         ) from error
+
+
+def _agree(
+    store: torch.distributed.Store, rank: int, world: int, own: _Place, deadline: float
+) -> tuple[torch.distributed.Store, list[_Place]]:
+    """The part of the store that belongs to this start alone, and every rank's place. Raises TimeoutError.
+
+    torchrun lets processes that it starts again meet in the store of the start before, where the addresses of dead ones
+    still stand. So rank 0 names a new part, the others sign there, and it says whose signatures it has read.
+    """
+
+    def is_there(key: str) -> bool:
+        if time.monotonic() > deadline:
+            raise TimeoutError("some did not sign")
+        time.sleep(0.02)
+        return bool(store.check([key]))
+
+    mine = uuid.uuid4().hex
+    signature = [mine, *own]
+    while True:
+        while rank > 0 and not is_there("srkit"):
+            pass
+        part = store.get("srkit").decode() if rank else mine
+        store.set(f"{part}/{rank}", json.dumps(signature))
+        if rank == 0:
+            store.set("srkit", mine)
+            for other in range(world):
+                while not is_there(f"{part}/{other}"):
+                    pass
+            signed = [json.loads(store.get(f"{part}/{other}")) for other in range(world)]
+            store.set(f"{part}/all", json.dumps(signed))
+        if is_there(f"{part}/all"):
+            signed = json.loads(store.get(f"{part}/all"))
+            if signed[rank] == signature:  # else the part is of the start before
+                return torch.distributed.PrefixStore(part, store), [_Place(*place) for _, *place in signed]
 
 
 def _within(seconds: float, work: Callable[[], T]) -> T:

@@ -102,7 +102,7 @@ def table_md(results: Sequence[SetResult]) -> str:
         blocks.append("\n".join(lines) + "\n")
     text = "\n".join([*blocks, *_across(results), *_spread(results), *_timing(results)])
     notes = [note for mark, note in _NOTES.items() if mark in text]
-    return text + "".join(f"\n{note}\n" for note in notes)
+    return text + "".join(f"\n{note}\n" for note in [*notes, *_protocols(results)])
 
 
 _NOTES = {
@@ -110,6 +110,12 @@ _NOTES = {
     "(jpeg)": "(jpeg) gt are JPEG files: a network also learns their noise, and these figures are no measure of detail",
     "n/a": "n/a: the metric lacks a file or package here; the log says which",
 }
+
+
+def _protocols(results: Sequence[SetResult]) -> list[str]:
+    """One line: every protocol with its hash, for a name alone may be of another version."""
+    tags = {f"{m.protocol.name}#{m.protocol.hash}" for r in results if r.rows for m in r.metrics}
+    return [f"protocol: {', '.join(sorted(tags))}"] if tags else []
 
 
 def set_label(result: SetResult) -> str:

@@ -69,7 +69,7 @@ def _newest(experiment: Experiment) -> Path | None:
     found, notes = store.newest_valid()
     for note in notes:
         logger.warning(note)
-    damaged = sorted(p.name for p in experiment.training_states.glob("iter_*"))  # set aside, now or earlier, for any reason
+    damaged = sorted(p.name for p in experiment.training_states.glob("iter_*"))  # set aside, for whatever reason
     if found is None and damaged:
         raise RefusedError(
             f"{experiment.training_states}: no checkpoint is whole ({', '.join(damaged)}); starting from zero would throw "

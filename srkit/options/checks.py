@@ -193,13 +193,17 @@ def _cuda_graph(train: TrainSection, s: Sections) -> Iterator[Problem]:
         return
     wish = "with train.cuda_graph"
     if train.precision == "fp16":
-        yield Problem(("train", "precision"), f"found 'fp16' {wish}, expected fp32 or bf16; its scaler reads values back")
+        yield Problem(
+            ("train", "precision"), f"found 'fp16' {wish}, expected fp32 or bf16; its scaler reads values back"
+        )
     for network, optimizer in train.optimizers().items():
         if optimizer.type not in ("Adam", "AdamW", "SGD"):
             text = f"found '{optimizer.type}' {wish}, expected Adam, AdamW or SGD"
             yield Problem(("train", network.replace("network", "optim"), "type"), text)
     if canonical("recipe", str(s.raw.get("model_type"))) == "EdgeAdversarial":
-        yield Problem(("train", "cuda_graph"), "found true, but Canny's edges are made by reading values back; remove it")
+        yield Problem(
+            ("train", "cuda_graph"), "found true, but Canny's edges are made by reading values back; remove it"
+        )
     for place, loss in _losses(train):
         if loss.type == "EdgeLoss" and loss.options.get("method") == "canny":
             yield Problem((*place, "method"), f"found 'canny' {wish}, expected sobel; Canny's edges read values back")
@@ -208,10 +212,14 @@ def _cuda_graph(train: TrainSection, s: Sections) -> Iterator[Problem]:
     if item is None or signature is None:
         return
     if item.scales is not None:
-        yield Problem(("datasets", "train", "scales"), f"found {list(item.scales)} {wish}, expected one scale; remove it")
+        yield Problem(
+            ("datasets", "train", "scales"), f"found {list(item.scales)} {wish}, expected one scale; remove it"
+        )
     defaults = {argument.name: argument.default for argument in signature.arguments}
     if largest := item.options.get("gt_size_max"):
-        yield Problem(("datasets", "train", "gt_size_max"), f"found {largest} {wish}, expected crops of one size; remove it")
+        yield Problem(
+            ("datasets", "train", "gt_size_max"), f"found {largest} {wish}, expected crops of one size; remove it"
+        )
     if "gt_size" in defaults and item.options.get("gt_size", defaults["gt_size"]) in (None, 0):
         yield Problem(("datasets", "train", "gt_size"), f"missing {wish}, which needs crops of one size")
 

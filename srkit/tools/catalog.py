@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from srkit.commands import EXAMPLES
+
 Task = Literal["prepare data", "train", "use", "look", "weights"]
 TASKS: dict[Task, str] = {
     "prepare data": "Prepare data",
@@ -155,16 +157,9 @@ TOOLS: dict[str, Command] = {
         f"data -opt {_QUICK} --workers 0 2",
         "infer -opt options/test/edsr/quickstart_edsr_x2.yml --tiles 0 128 64",
     ),
-    "train": Command("srkit.train", "train", "train what option files describe", (f"-opt {_QUICK} --auto_resume",)),
-    "test": Command(
-        "srkit.test", "use", "measure trained networks beside interpolation", ("-opt options/test/edsr/quickstart_edsr_x2.yml",)
-    ),
-    "infer": Command(
-        "srkit.infer",
-        "use",
-        "enlarge pictures, slides and volumes",
-        (f"-m {_RUN}/models/net_g_latest.pth -i {_DATA}/test/lq -o results/enlarged",),
-    ),
+    "train": Command("srkit.train", "train", "train what option files describe", EXAMPLES["train"]),
+    "test": Command("srkit.test", "use", "measure trained networks beside interpolation", EXAMPLES["test"]),
+    "infer": Command("srkit.infer", "use", "enlarge pictures, slides and volumes", EXAMPLES["infer"]),
     "demo": _tool(
         "demo",
         "use",

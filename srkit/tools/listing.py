@@ -24,9 +24,19 @@ def listing(kind: Kind) -> str:
         title = (inspect.getdoc(cls) or "").partition("\n")[0]
         lines = [f"{name}: {title}"]
         if kind != "recipes":  # a recipe is built from finished networks and losses, not from options
-            lines += [f"    {parameter}" for parameter in inspect.signature(cls).parameters.values()]
+            lines += [f"    {_option(p)}" for p in inspect.signature(cls).parameters.values() if p.kind not in _NOT_OPTIONS]
         blocks.append("\n".join(lines))
     return "\n".join(blocks)
+
+
+_NOT_OPTIONS = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)  # torch's, where a class has no own
+
+
+def _option(parameter: inspect.Parameter) -> str:
+    """`name: type = default`, with annotations as they are written."""
+    default = "" if parameter.default is inspect.Parameter.empty else f" = {parameter.default!r}"
+    written = parameter.annotation
+    return f"{parameter.name}: {written if isinstance(written, str) else inspect.formatannotation(written)}{default}"
 
 
 def models() -> str:

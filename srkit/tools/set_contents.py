@@ -52,7 +52,7 @@ class Contents:
         if isinstance(dataset, MixedScales):
             return cls.of(dataset.datasets[0])
         if isinstance(dataset, PictureDataset):
-            return _of_pictures(dataset.reader.gt or dataset.reader.lq)
+            return _of_pictures(dataset.reader.gt or dataset.reader.lq, dataset.reader.groups)
         if isinstance(dataset, VolumeDataset | SelfSupervisedSlices):
             return _of_volumes(dataset)
         return _of_slides(dataset) if isinstance(dataset, SlideDataset) else None
@@ -125,7 +125,7 @@ def shared_groups(a: str, first: Contents, b: str, second: Contents, key: str | 
     return [f"{len(both)} groups stand in {a} and in {b} ({first_names(both)}): part the files anew with `srkit split`"]
 
 
-def _of_pictures(source: Source) -> Contents:
+def _of_pictures(source: Source, groups: Sequence[str]) -> Contents:
     inner = source.inner if isinstance(source, ScaledSource) else source
     names = list(inner.names)
 
@@ -136,7 +136,7 @@ def _of_pictures(source: Source) -> Contents:
         (height, width, channels), dtype = inner.inspect(k)
         return (width, height), f"{channels} channel{'s' * (channels > 1)} of {dtype.itemsize * 8} bit"
 
-    return Contents(names, [inner.label(k) for k in range(len(names))], [""] * len(names), describe, inner.read)
+    return Contents(names, [inner.label(k) for k in range(len(names))], groups or [""] * len(names), describe, inner.read)
 
 
 def _of_volumes(dataset: VolumeDataset | SelfSupervisedSlices) -> Contents:

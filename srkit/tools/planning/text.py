@@ -188,7 +188,7 @@ def _dataset(plan: Plan, phase: str) -> list[str]:
     elif part.recursive:
         lines.append("recursive: true # the files lie in folders below")
     lines += _reading(plan)
-    if kind == "VolumeDataset" and plan.key is not None:
+    if kind in ("VolumeDataset", "PairedImageDataset") and plan.key is not None:
         lines.append(f"group_pattern: {quoted(plan.key)} # intervals are drawn over groups")
     if not is_training:
         if kind == "SlideDataset":
