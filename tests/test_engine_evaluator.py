@@ -170,6 +170,12 @@ def test_csv_json_and_table_tell_the_same_means(tmp_path):
     assert f"protocol: {rows[0]['protocol']}\n" in (tmp_path / "table.md").read_text()
 
 
+def test_values_too_small_for_four_decimals_keep_their_digits():
+    assert [shown(v) for v in (37.55028, 0.00123, 0.0, 2.5371e-05)] == ["37.5503", "0.0012", "0.0000", "2.54e-05"]
+    assert shown(-0.00021, "+") == "-0.00021" and shown(3.1, "+") == "+3.1000"
+    assert [decimals(v) for v in ([0.9, 37.0], [0.0], [2.5e-5, 1e-6], [math.inf, 3e-4])] == [4, 4, 7, 6]
+
+
 def test_a_model_below_bicubic_is_marked_and_one_above_is_not():
     blocky = Pictures()
     blocky.gt = [nearest_upscale(g[::2, ::2], 2) for g in blocky.gt]  # repeating pixels is right here, bicubic is not

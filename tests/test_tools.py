@@ -19,7 +19,8 @@ from srkit.tools.__main__ import main
 def test_list_prints_what_type_can_name(capsys, kind, name):
     assert main(["list", kind]) == 0
     out = capsys.readouterr().out
-    assert f"\n{name}: " in "\n" + out and "*args" not in out
+    assert f"\n{name}: " in "\n" + out
+    assert "*args" not in out
 
 
 def test_check_refuses_a_pretrained_file_that_is_not_there(tiny, capsys):

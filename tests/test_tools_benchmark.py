@@ -187,4 +187,5 @@ def test_volumes_have_a_layout_too():
     network = torch.nn.Conv3d(3, 4, 3)
     network.prefers_channels_last = True
     weight = build.place(network, CPU).weight
-    assert weight.is_contiguous(memory_format=torch.channels_last_3d) and not weight.is_contiguous()
+    assert weight.is_contiguous(memory_format=torch.channels_last_3d)
+    assert not weight.is_contiguous()

@@ -71,7 +71,9 @@ def options(tmp: Path, **changes) -> dict:
 
 def write_options(tmp: Path, data: dict, name: str = "x.yml") -> Path:
     path = tmp / name
-    path.write_text(yaml.safe_dump(data))
+    part = path.with_name(f".{name}.part")
+    part.write_text(yaml.safe_dump(data))
+    part.replace(path)  # another rank may be reading it
     return path
 
 

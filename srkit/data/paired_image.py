@@ -158,9 +158,7 @@ class PairedImageDataset(PictureDataset):
         reading = Reading(
             color=color, bit_depth=bit_depth, cache=cache, cache_dir=cache_dir, check=check, on_error=on_error
         )
-        folders = Folders(
-            meta_info_file=meta_info_file, backend=io_backend, recursive=recursive, max_pixels=max_pixels
-        )
+        folders = Folders(meta_info_file=meta_info_file, backend=io_backend, recursive=recursive, max_pixels=max_pixels)
         if scale_augment is not None:
             _require_factors(scale_augment, made=dataroot_lq is None, crops=gt_size is not None)
         gt: Source
@@ -177,7 +175,9 @@ class PairedImageDataset(PictureDataset):
             names = (gt.inner if isinstance(gt, ScaledSource) else gt).names
             groups = groups_of([stem(name) for name in names], group_pattern, group_file, problems, "pictures")
         more = _larger_sizes(gt_size, gt_size_max, gt_size_step, augment.scale)
-        reader = PictureReader(type(self).__name__, lq, gt, augment, reading, problems, damage, colours, more, groups=groups)
+        reader = PictureReader(
+            type(self).__name__, lq, gt, augment, reading, problems, damage, colours, more, groups=groups
+        )
         super().__init__(reader, on_error)
 
     def hold(self, device: torch.device, room_bytes: float) -> str:

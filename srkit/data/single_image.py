@@ -30,9 +30,7 @@ class SingleImageDataset(PictureDataset):
         on_error: Literal["raise", "skip"] = "raise",
         max_pixels: int = 100_000_000,
     ) -> None:
-        folders = Folders(
-            meta_info_file=meta_info_file, backend=io_backend, recursive=recursive, max_pixels=max_pixels
-        )
+        folders = Folders(meta_info_file=meta_info_file, backend=io_backend, recursive=recursive, max_pixels=max_pixels)
         lq, problems = folders.open("dataroot_lq", dataroot_lq)
         reading = Reading(color=color, bit_depth=bit_depth, cache="none", check=check, on_error=on_error)
         augment = Augment(scale=(1, 1))

@@ -208,7 +208,10 @@ def require_same_place(lq: VolumeHeader, gt: VolumeHeader, scale: Sequence[int])
     the corners of lq and of gt's whole blocks no further apart than half a voxel of lq along each of its axes."""
     covered = tuple(n * s for n, s in zip(lq.shape, scale))
     if not all(c <= g < c + s for c, g, s in zip(covered, gt.shape, scale)):
-        raise DataError(f"{gt.path} is {gt.shape}, expected {covered}: scale {tuple(scale)} times {lq.path} {lq.shape}")
+        raise DataError(
+            f"{gt.path} is {gt.shape}, expected {covered}: scale {tuple(scale)} times {lq.path} {lq.shape}; where spacings "
+            "have no whole ratio, resample_lq: true brings lq onto gt's grid"
+        )
     there = world(np.linalg.inv(lq.affine), world(gt.affine, corners(covered)))
     apart = np.abs(there - corners(lq.shape)).max()
     if apart > 0.5:

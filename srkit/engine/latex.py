@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from srkit.engine.evaluator import NamedMetric, SetResult
-from srkit.metrics.summary import places
+from srkit.metrics.summary import decimals, places
 
 _SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -59,7 +59,7 @@ def table_tex(results: Sequence[SetResult]) -> str:
 
 def _column(result: SetResult, metric: NamedMetric, methods: Sequence[str]) -> list[str]:
     means = {method: result.mean(method, metric.name) for method in result.methods()}
-    digits = 2 if max((abs(v) for v in means.values() if math.isfinite(v)), default=0.0) >= 10 else 4
+    digits = 2 if max((abs(v) for v in means.values() if math.isfinite(v)), default=0.0) >= 10 else decimals(means.values())
     ranks = places(means, metric.better, digits)
     texts = []
     for method in methods:

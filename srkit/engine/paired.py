@@ -10,6 +10,7 @@ from srkit.engine.evaluator import Row
 from srkit.engine.stored import StoredResults
 from srkit.errors import DataError
 from srkit.metrics.paired import Comparison, compare
+from srkit.metrics.summary import shown
 
 
 @dataclass(frozen=True)
@@ -104,8 +105,8 @@ def cells(item: NamedComparison) -> tuple[str, ...]:
         item.metric,
         item.first,
         item.second,
-        f"{result.mean:+.4f}",
-        "" if result.ci95 is None else "{:+.4f} to {:+.4f}".format(*result.ci95),
+        shown(result.mean, "+"),
+        "" if result.ci95 is None else " to ".join(shown(value, "+") for value in result.ci95),
         "" if result.p is None else f"{result.p:.3g}",
         "" if result.effect is None else f"{result.effect:+.2f}",
         f"{result.better} of {len(result.groups)}",
@@ -122,7 +123,7 @@ def table(items: Sequence[NamedComparison]) -> str:
         result = item.result
         where = f"{item.set_name}, {item.metric}, {item.first} - {item.second}"
         if result.p is None:
-            told = ", ".join(f"{group} {value:+.4f}" for group, value in result.groups.items())
+            told = ", ".join(f"{group} {shown(value, '+')}" for group, value in result.groups.items())
             notes.append(f"{where}: {len(result.groups)} groups are too few for an interval or a test: {told}")
         if result.n_identical:
             notes.append(f"{where}: {result.n_identical} pictures with an infinite value in one of the two left out")

@@ -18,6 +18,7 @@ from srkit.engine.latex import table_tex
 from srkit.engine.stored import COLUMNS
 from srkit.engine.timing import TIMING_COLUMNS
 from srkit.errors import StorageError
+from srkit.metrics.summary import shown
 
 
 def metrics_csv(results: Sequence[SetResult]) -> str:
@@ -114,7 +115,8 @@ _NOTES = {
 
 def _protocols(results: Sequence[SetResult]) -> list[str]:
     """One line: every protocol with its hash, for a name alone may be of another version."""
-    tags = {f"{m.protocol.name}#{m.protocol.hash}" for r in results if r.rows for m in r.metrics}
+    protocols = {m.protocol for r in results if r.rows for m in r.metrics}
+    tags = {p.name if p.name.endswith(p.hash) else f"{p.name}#{p.hash}" for p in protocols}  # a custom name has it
     return [f"protocol: {', '.join(sorted(tags))}"] if tags else []
 
 
@@ -137,8 +139,8 @@ def _spread(results: Sequence[SetResult]) -> list[str]:
                 row = result.summary(method, metric.name)
                 if row["sd"] is None:
                     continue
-                between = "" if row["ci95"] is None else "{:.4f} to {:.4f}".format(*row["ci95"])
-                numbers = " | ".join(f"{row[key]:.4f}" for key in ("mean", "sd", "median", "min", "max"))
+                between = "" if row["ci95"] is None else " to ".join(map(shown, row["ci95"]))
+                numbers = " | ".join(shown(row[key]) for key in ("mean", "sd", "median", "min", "max"))
                 lines.append(
                     f"| {set_label(result)} | {metric.name} | {method} | {numbers} | {between} | {row['n_groups']} |"
                 )
@@ -187,7 +189,7 @@ def _format(result: SetResult, method: str, metric: str) -> str:
     if named not in result.measured():
         return "n/a"
     mean = result.mean(method, metric)
-    text = f"{mean:.4f}" if math.isfinite(mean) else "inf"
+    text = shown(mean) if math.isfinite(mean) else "inf"
     if math.isfinite(mean) and (identical := result.summary(method, metric)["n_identical"]):
         text += f" ({identical} identical left out)"
     bar = None if method in result.baselines else result.bar(named)

@@ -169,7 +169,7 @@ def _shape(raw: Nifti1Header, volume: int | None, max_voxels: int) -> tuple[tupl
     if min(i, j, k) < 2:
         raise Unfit(f"is {found}: a single slice, expected a 3D scan with 2 voxels or more along each axis")
     if volumes > 1 and volume is None:
-        raise Unfit(f"is 4D ({found}) and holds {volumes} volumes; choose one with volume: 0 to {volumes - 1}")
+        raise Unfit(f"is 4D ({found}) and holds {volumes} volumes; choose one with volume: 0 to {volumes - 1} (infer: --volume)")
     if volume is not None and not 0 <= volume < volumes:
         raise Unfit(f"has no volume {volume}: it holds {volumes}, numbered from 0")
     if i * j * k > max_voxels:

@@ -97,7 +97,7 @@ def read_volume(
         count, first = flat.size - int(finite.sum()), np.unravel_index(finite.argmin(), header.shape, order="F")
         bad = f"NaN or infinite values (in float32): {count:,} of {flat.size:,} voxels, the first at {tuple(map(int, first))}"
         if not repair_nan:
-            raise DataError(f"{path}: {bad}; mend the file, or put 0 there with repair_nan: true")
+            raise DataError(f"{path}: {bad}; mend the file, or put 0 there with repair_nan: true (infer: --repair_nan)")
         flat[~finite] = 0
         _log.warning("%s: %s; 0 is put there (repair_nan)", path, bad)
     if not may_be_constant and flat.min() == flat.max():

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from srkit.engine.log import logger
 from srkit.errors import DataError, RefusedError
 from srkit.imaging.files import write_image
 from srkit.imaging.geometry import corners, scaled_affine, spacing_mm, world
@@ -63,6 +64,8 @@ class Volumes:
         scan, header = read_volume(
             source, volume=settings.volume, spacing_mm=settings.spacing_mm, repair_nan=settings.repair_nan
         )
+        if header.n_volumes > 1:
+            logger.info("%s: volume %d of 0 to %d", source, settings.volume, header.n_volumes - 1)
         volume = bias_corrected(scan, header.spacing_mm) if settings.bias_correct else scan
         order = axis_order(source, self._upscaler.scale, header.spacing_mm, settings.axis)
         scale = tuple(self._upscaler.scale[axis] for axis in order)
@@ -89,7 +92,7 @@ class Volumes:
             affine = there.affine
             like = replace(header, qform_code=there.qform_code, sform_code=there.sform_code)
         if settings.gt is not None:
-            shown["gt"] = _truth(settings.gt, shown["sr"], affine)
+            shown["gt"] = _truth(settings.gt, shown["sr"], affine, scale)
         if self._confidence is not None and spread is not None:
             self._confidence.write_volume(source, out, spread, white - black, affine, like)
         write_volume(out, shown["sr"], affine, like=like, dtype=settings.dtype)
@@ -108,19 +111,24 @@ def _isotropic(source: Path, shape: tuple[int, ...], affine: np.ndarray, target_
     return sides
 
 
-def _truth(path: Path, sr: np.ndarray, affine: np.ndarray) -> np.ndarray:
-    """The volume of that file. Raises DataError unless it lies on the result's grid, within half a voxel."""
+def _truth(path: Path, sr: np.ndarray, affine: np.ndarray, scale: tuple[int, ...]) -> np.ndarray:
+    """The volume of that file, without the far end that no whole thick slice covers.
+
+    Raises: DataError unless it lies on the result's grid, within half a voxel.
+    """
     truth, header = read_volume(path)
-    if not _on_grid(header, sr.shape, affine):
+    longer = [n - m for n, m in zip(header.shape, sr.shape)]
+    if not all(0 <= n < s for n, s in zip(longer, scale)) or not _agree(header, sr.shape, affine):
         raise DataError(
             f"{path}: --gt of {truth.shape} lies on another grid than the result of {sr.shape}; --register {path} puts the "
             "result on it"
         )
-    return truth
+    if any(longer):
+        logger.info("%s: --gt of %s is cut at the far end to the result's %s", path, truth.shape, sr.shape)
+    return truth[tuple(slice(n) for n in sr.shape)]
 
 
-def _on_grid(header: VolumeHeader, shape: tuple[int, ...], affine: np.ndarray) -> bool:
-    if header.shape != shape:
-        return False
+def _agree(header: VolumeHeader, shape: tuple[int, ...], affine: np.ndarray) -> bool:
+    """Whether a grid of that shape lies at the beginning of the header's."""
     apart = world(np.linalg.inv(affine), world(header.affine, corners(shape))) - corners(shape)
     return bool(np.abs(apart).max() <= 0.5)

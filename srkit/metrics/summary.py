@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -61,6 +61,17 @@ def places(means: Mapping[str, float], better: str, digits: int) -> dict[str, in
     printed = {method: round(value, digits) for method, value in means.items()}
     order = sorted(set(printed.values()), reverse=better == "higher")
     return {method: order.index(value) for method, value in printed.items()}
+
+
+def shown(value: float, sign: str = "") -> str:
+    """A value in a table: four decimals, or three digits where those would say nothing (an MSE of 2.5e-05)."""
+    return f"{value:{sign}.3g}" if 0 < abs(value) < 1e-3 else f"{value:{sign}.4f}"
+
+
+def decimals(values: Iterable[float]) -> int:
+    """Decimals of a column of means: four, or as many as leave the largest three digits."""
+    largest = max((abs(v) for v in values if math.isfinite(v)), default=0.0)
+    return 4 if largest == 0 or largest >= 1e-3 else 2 - math.floor(math.log10(largest))
 
 
 def _require_numbers(values: Sequence[float]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import textwrap
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -104,9 +104,20 @@ def _drawn(
             for spine in axes.spines.values():
                 spine.set(edgecolor=colour, linewidth=1.5)
             if row == len(boxes) - 1:
-                label = textwrap.wrap(name, max(6, int(crop * _CHARACTERS_PER_IN)))
+                label = _broken(name, max(6, int(crop * _CHARACTERS_PER_IN)))
                 axes.set_xlabel("\n".join([*label, _value(results, set_name, image, name, metric)]), fontsize=7)
     return figure
+
+
+def _broken(name: str, width: int) -> list[str]:
+    """The lines of a name of `width` characters at most, broken behind "_" and "-" where that is possible."""
+    lines = [""]
+    for part in re.split(r"(?<=[_-])", name):
+        pieces = [part[k : k + width] for k in range(0, len(part), width)]
+        if pieces and len(lines[-1] + pieces[0]) <= width:
+            lines[-1] += pieces.pop(0)
+        lines += pieces
+    return [line for line in lines if line]
 
 
 def _show(axes: Any, picture: np.ndarray) -> None:

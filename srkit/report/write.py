@@ -15,7 +15,7 @@ from srkit.engine.log import logger
 from srkit.engine.stored import StoredResults, read_results
 from srkit.engine.timing import TIMING_COLUMNS
 from srkit.errors import RefusedError
-from srkit.metrics.summary import places
+from srkit.metrics.summary import decimals, places, shown
 from srkit.report import charts
 from srkit.report.curves import training_curves
 from srkit.report.looking import Look, looks
@@ -25,7 +25,6 @@ from srkit.report.trust import trust
 
 MAX_BYTES = 15_000_000
 _PICTURE_BYTES = 12_000_000
-_DIGITS = 4  # of the means
 
 
 @dataclass(frozen=True)
@@ -157,12 +156,12 @@ def _values(results: StoredResults) -> Table:
 def _places(results: StoredResults, name: str, metric: str) -> dict[str, int]:
     methods = results.about["sets"][name]["methods"]
     means = {method: results.mean(name, method, metric) for method in methods if metric in methods[method]}
-    return places(means, results.better(name, metric), _DIGITS)
+    return places(means, results.better(name, metric), decimals(means.values()))
 
 
 def _mean(results: StoredResults, name: str, method: str, metric: str, place: int) -> Cell:
     value = results.mean(name, method, metric)
-    text = f"{value:.{_DIGITS}f}" if math.isfinite(value) else "identical"
+    text = shown(value) if math.isfinite(value) else "identical"
     bar = None if method in results.about["sets"][name]["baselines"] else results.bar(name, metric)
     if bar and is_better(results.mean(name, bar, metric), value, results.better(name, metric)):
         text += " (!)"
