@@ -54,7 +54,9 @@ def main() -> int:
         cpu, wall = time.process_time(), time.perf_counter()
         pixels = slides.restore(flags.slide, Path(folder) / "out.tif", lambda done, total: None)
         cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-    print("| megapixels written | whole, CPU s | network, CPU s | network / whole, CPU | wall s | network / whole, wall | peak MB |")
+    print(
+        "| megapixels written | whole, CPU s | network, CPU s | network / whole, CPU | wall s | network / whole, wall | peak MB |"
+    )
     print("|---|---|---|---|---|---|---|")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(

@@ -80,7 +80,9 @@ def errors(before: Path, after: Path) -> dict[str, float]:
         # The centre of the block of an even or odd number of voxels, in the result's indices.
         centre = index * SCALE + (np.array(SCALE) - 1) / 2
         found[f"{form} mm"] = float(
-            np.linalg.norm(nibabel.affines.apply_affine(was, index) - nibabel.affines.apply_affine(now, centre), axis=1).max()
+            np.linalg.norm(
+                nibabel.affines.apply_affine(was, index) - nibabel.affines.apply_affine(now, centre), axis=1
+            ).max()
         )
     values = np.asanyarray(old.dataobj, np.float64)
     wanted = values
@@ -106,14 +108,28 @@ def main() -> int:
             nibabel.save(made_scan(seed, stored), before)
             for dtype in ("float32", "input"):
                 after = folder / f"{seed}_{dtype}.nii.gz"
-                words = ["-m", folder / "repeat.pth", "-i", before, "-o", after, "--axis", 1, "--dtype", dtype, "--no_preview"]
+                words = [
+                    "-m",
+                    folder / "repeat.pth",
+                    "-i",
+                    before,
+                    "-o",
+                    after,
+                    "--axis",
+                    1,
+                    "--dtype",
+                    dtype,
+                    "--no_preview",
+                ]
                 if infer([str(word) for word in words]) != 0:
                     return 1
                 key = (stored, dtype)
                 old = worst.get(key, {})
                 worst[key] = {k: max(v, old.get(k, 0.0)) for k, v in errors(before, after).items()}
     print(f"\nlargest over {flags.scans} scans\n")
-    print("| stored as | --dtype | sform, mm | qform, mm | values, units of the file | of its range |\n|---|---|---|---|---|---|")
+    print(
+        "| stored as | --dtype | sform, mm | qform, mm | values, units of the file | of its range |\n|---|---|---|---|---|---|"
+    )
     for (stored, dtype), e in worst.items():
         print(
             f"| {stored} | {dtype} | {e['sform mm']:.1e} | {e['qform mm']:.1e} | {e['value']:.1e} | {e['of range']:.1e} |"

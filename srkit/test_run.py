@@ -225,6 +225,7 @@ def open_results(folder: Path, name: str, keep: bool = False) -> None:
     mix."""
     try:
         archived = archive(folder) if not keep and folder.is_dir() and any(folder.iterdir()) else None
+        folder.mkdir(parents=True, exist_ok=True)
         start_log_file(folder / f"test_{name}_{timestamp()}.log")
     except OSError as error:
         raise StorageError(

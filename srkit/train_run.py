@@ -143,6 +143,12 @@ def train_phase(options: Options, flags: TrainFlags, group: Group, stop: StopReq
             else:
                 announce(parts, trainer, experiment, resume)
                 run(trainer, options.datasets["train"].options.get("gt_size"), options.scale)
+                logger.info(
+                    "%s is finished (iteration %s); networks in %s",
+                    options.name,
+                    f"{trainer.iteration:,}",
+                    experiment.models,
+                )
         finally:
             iteration = trainer.iteration
             trainer.close()

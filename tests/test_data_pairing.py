@@ -31,6 +31,20 @@ def test_partners_share_the_stem_whatever_the_suffix_and_the_order(tmp_path):
     assert data.sample(0, None).name == "a"
 
 
+def test_groups_of_pictures_come_from_the_name_or_a_table(tmp_path):
+    names = ["s1_0.png", "s1_1.png", "s2_0.png"]
+    data = PairedImageDataset(**folders(tmp_path, names, names), group_pattern="^([^_]+)_")
+    assert [data.sample(k, None).group for k in range(3)] == ["s1", "s1", "s2"]
+    (tmp_path / "slides.csv").write_text("name,key\ns1_0.png,a\ns1_1,a\ns2_0,b\n")
+    data = PairedImageDataset(scale=(2, 2), dataroot_gt=str(tmp_path / "gt"), group_file=str(tmp_path / "slides.csv"))
+    assert [data.sample(k, None).group for k in range(3)] == ["a", "a", "b"]
+    given = {"scale": (2, 2), "dataroot_gt": str(tmp_path / "gt")}
+    with pytest.raises(DataError, match=r"2 pictures have no group by \^\(s2\): s1_0, s1_1"):
+        PairedImageDataset(**given, group_pattern="^(s2)")
+    with pytest.raises(RefusedError, match="both say which slide a file is of"):
+        PairedImageDataset(**given, group_pattern="^(s)", group_file="a.csv")
+
+
 def test_filename_tmpl_names_the_partner(tmp_path):
     data = PairedImageDataset(**folders(tmp_path, ["a.png"], ["ax2.png"]), filename_tmpl="{}x2")
     assert data.sample(0, None).paths["lq"].endswith("ax2.png")

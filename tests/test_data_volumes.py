@@ -734,3 +734,11 @@ def test_a_scan_with_slope_a_plain_one_and_an_oblique_one_are_all_read(test_data
             lq, gt = sample.images["lq"], sample.images["gt"]
             assert gt.shape[:3] == tuple(n * s for n, s in zip(lq.shape, scale))
             assert lq.mean(dtype=np.float64) == pytest.approx(gt.mean(dtype=np.float64), rel=1e-5)
+
+
+def test_every_unusable_volume_is_refused_with_its_own_reason(tmp_path):
+    for number in range(5):
+        (tmp_path / f"gt/{number}.nii").parent.mkdir(exist_ok=True)
+        (tmp_path / f"gt/{number}.nii").write_bytes(b"no scan" * number)
+    with pytest.raises(DataError, match=r"5 volumes cannot be used:(\n +\S+/\d\.nii: .+){5}"):
+        VolumeDataset(scale=(1, 3, 1), dataroot_gt=str(tmp_path / "gt")).check()

@@ -24,6 +24,7 @@ from srkit.imaging.files import read_image
 from srkit.imaging.resize import imresize, nearest_upscale
 from srkit.metrics import PSNR, SSIM, LRConsistency
 from srkit.metrics.protocol import custom_protocol
+from srkit.metrics.summary import decimals, shown
 
 CPU = torch.device("cpu")
 GROUP = Group(0, 1, CPU)
@@ -167,12 +168,12 @@ def test_csv_json_and_table_tell_the_same_means(tmp_path):
     assert stored["sd"] == pytest.approx(np.std(values, ddof=1), abs=1e-12)
     assert f"{np.mean(values):.4f}" in (tmp_path / "table.md").read_text()
     assert list(rows[0]) == ["set", "image", "group", "model", "metric", "protocol", "value"]
-    assert f"protocol: {rows[0]['protocol']}\n" in (tmp_path / "table.md").read_text()
+    assert f"\nprotocol: {rows[0]['protocol'].partition('#')[0]}\n" in (tmp_path / "table.md").read_text()
 
 
 def test_values_too_small_for_four_decimals_keep_their_digits():
     assert [shown(v) for v in (37.55028, 0.00123, 0.0, 2.5371e-05)] == ["37.5503", "0.0012", "0.0000", "2.54e-05"]
-    assert shown(-0.00021, "+") == "-0.00021" and shown(3.1, "+") == "+3.1000"
+    assert [shown(v, "+") for v in (-0.00021, 3.1)] == ["-0.00021", "+3.1000"]
     assert [decimals(v) for v in ([0.9, 37.0], [0.0], [2.5e-5, 1e-6], [math.inf, 3e-4])] == [4, 4, 7, 6]
 
 

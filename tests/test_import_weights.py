@@ -502,7 +502,13 @@ def test_a_generator_of_easysr_gives_the_same_volume(tmp_path, feat, blocks, ker
         "num_in_ch": 1, "num_out_ch": 1, "num_feat": feat, "num_block": blocks, "scale": list(kernel),
         "norm": "batch", "residual": "none", "img_range": 255.0,
     }  # fmt: skip
-    assert (info.color, info.origin) == ("", "easysr: G_latest.pth; no licence stated")
+    assert (info.color, info.origin, info.intensity) == ("", "easysr: G_latest.pth; no licence stated", "")
+
+
+@pytest.mark.parametrize(("feat", "blocks", "kernel", "method"), [(16, 4, (1, 6, 1), "easysr_g1"), (32, 2, (1, 3, 1), "easysr_g2")])  # fmt: skip
+def test_a_published_generator_of_easysr_brings_its_normalisation(tmp_path, feat, blocks, kernel, method):
+    _, info = imported(saved(tmp_path, EasySRGenerator(feat, blocks, kernel).state_dict()))
+    assert info.intensity == method
 
 
 @pytest.mark.parametrize(("feat", "last", "scale"), [(4, 1, (1, 6, 1)), (3, 24, (1, 3, 1))])

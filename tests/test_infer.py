@@ -134,6 +134,14 @@ def test_a_turned_picture_is_restored_as_stored_and_that_is_said(model, capsys):
     assert "a.png: stored turned (EXIF orientation 6)" in capsys.readouterr().out
 
 
+def test_the_first_of_several_pages_is_restored_and_that_is_said(model, capsys):
+    pages = picture(3, 6, 5, seed=1)
+    tifffile.imwrite("stack.tif", pages, photometric="minisblack")
+    assert infer("-m", model, "-i", "stack.tif", "-o", "out.tif") == 0
+    assert "stack.tif: holds 3 pages or frames; the first is restored" in capsys.readouterr().out
+    assert np.array_equal(read_image("out.tif")[..., 0], repeated(pages[0], 2, 2))
+
+
 def test_half_precision_is_near_single(here):
     model_file(here / "net.pth", "BoxNet")
     write_image("a.png", picture(20, 20, 3))
@@ -228,7 +236,7 @@ def test_a_bad_file_does_not_stop_the_others_and_is_named_at_the_end(model, here
     assert infer("-m", model, "-i", "in", "-o", "out") == 9
     said = capsys.readouterr()
     assert files(here / "out") == ["a_sr.png", "z_sr.png"]
-    assert "1 other files are passed over: notes.txt" in said.out
+    assert "1 other file is passed over: notes.txt" in said.out
     assert "6 files: 2 done, 4 failed;" in said.out
     assert re.search(
         r"4 of 6 inputs failed:\n  - in/cut\.png: .*\n  - in/empty\.jpg: the file is empty.*\n  - in/ink\.jpg: .*CMYK.*\n"
@@ -391,7 +399,12 @@ def test_a_result_below_a_file_is_refused_before_work(model, capsys):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"", "damaged or not a PyTorch file"), (b"text", "damaged or not a PyTorch file"), (None, "no such file")],
+    [
+        (b"", "damaged or not a PyTorch file"),
+        (b"text", "damaged or not a PyTorch file"),
+        (b"\x89PNG\r\n\x1a\n", "damaged or not a PyTorch file"),
+        (None, "no such file"),
+    ],
 )
 def test_a_file_that_is_no_model_is_refused_by_name(here, capsys, content, message):
     write_image("a.png", picture(4, 4, 3))

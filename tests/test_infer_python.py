@@ -13,6 +13,7 @@ from infer_made import BoxNet, MeanNet, RepeatingNet, made_archs, model_file, pi
 from tiny import ROOT
 
 import srkit
+from srkit.build import build_network
 from srkit.engine.restorer import Restorer
 from srkit.engine.transfer import Normalization
 from srkit.errors import DataError, OutOfMemoryError, RefusedError, WeightsError
@@ -55,6 +56,26 @@ def test_tensors_come_back_as_tensors(doubled, dtype):
     made = doubled(batch)
     assert made.dtype == dtype
     assert torch.equal(made, batch.repeat_interleave(2, 2).repeat_interleave(2, 3))
+
+
+@pytest.mark.parametrize("channels", [2, 4, 5])
+def test_a_network_of_other_channels_takes_those(tmp_path, channels):
+    upscale = srkit.load(model_file(tmp_path / "net.pth", num_in_ch=channels), device="cpu")
+    image = picture(7, 5, channels)
+    assert np.array_equal(upscale(image), repeated(image, 2, 2))
+    batch = torch.rand(2, channels, 5, 4)
+    assert torch.equal(upscale(batch), batch.repeat_interleave(2, 2).repeat_interleave(2, 3))
+    with pytest.raises(DataError, match=rf"the {channels} of this network's channels"):
+        upscale(picture(7, 5, 3))
+
+
+def test_a_luma_network_that_folds_pixels_into_channels_is_known_as_one(tmp_path):
+    options = {"num_feat": 8, "num_block": 1, "num_grow_ch": 4, "num_in_ch": 1, "num_out_ch": 1}
+    network = build_network("RRDBNet", options, (2, 2))
+    torch.save({"params": network.state_dict()}, tmp_path / "net.pth")
+    upscale = srkit.load(tmp_path / "net.pth", device="cpu", arch="RRDBNet", arch_options=options, scale=2)
+    assert upscale.model.color == "y"
+    assert upscale(picture(8, 6)).shape == (16, 12)
 
 
 def test_transparency_is_enlarged_by_bicubic(doubled):

@@ -75,6 +75,16 @@ def test_a_slide_without_microns_needs_them_said(tmp_path, capsys):
     assert open_slide(tmp_path / "b.tif").mpp == pytest.approx(0.25, rel=1e-6)
 
 
+def test_a_slide_without_microns_is_refused_by_its_flag_at_a_wanted_size_too(tmp_path, capsys):
+    write_slide(tmp_path / "a.tif", noise(256, 256), mpp=None)
+    words = ["-m", model_file(tmp_path / "m.pth"), "-i", tmp_path / "a.tif", "-o", tmp_path / "b.tif", "--mpp", 0.5]
+    assert infer(*words) == 2
+    told = capsys.readouterr().err
+    assert "--slide_mpp" in told
+    assert "leave mpp out" not in told
+    assert told.count("a.tif") == 1
+
+
 def test_a_damaged_slide_does_not_keep_the_others_from_being_restored(tmp_path, capsys):
     write_slide(tmp_path / "in/good.tif", noise(256, 256))
     bad = write_slide(tmp_path / "in/bad.tif", noise(256, 256), compression="jpeg")

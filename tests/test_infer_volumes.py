@@ -11,6 +11,7 @@ import pytest
 from infer_made import OBLIQUE, infer, made_archs, model_file, nifti, picture, read_nifti, repeated, scan  # noqa: F401
 
 from srkit.imaging.files import read_image, write_image
+from srkit.imaging.geometry import scaled_affine
 from srkit.imaging.intensity import intensity_range
 from srkit.imaging.slices import enlarge, thicken
 
@@ -174,12 +175,14 @@ def test_whole_numbers_with_a_slope_are_read_in_units_and_written_back_alike(her
     assert np.array_equal(read_nifti(here / "i.nii.gz")[0], units)
 
 
-def test_the_volume_of_a_series_and_the_true_spacing_are_chosen(here):
+def test_the_volume_of_a_series_and_the_true_spacing_are_chosen(here, capsys):
     linear(here)
     volumes = np.stack([scan(6, 5, 7, seed=k) for k in range(3)], axis=-1)
     nibabel.save(nibabel.Nifti1Image(volumes, np.diag([2.0, 2, 2, 1])), "a.nii.gz")
     assert infer("-m", "net.pth", "-i", "a.nii.gz", "-o", "x.nii.gz") == 2
+    capsys.readouterr()
     assert infer("-m", "net.pth", "-i", "a.nii.gz", "-o", "x.nii.gz", "--volume", "2", "--spacing", "0.1,0.1,0.3") == 0
+    assert "a.nii.gz: volume 2 of 0 to 2" in capsys.readouterr().out
     made, affine = read_nifti(here / "x.nii.gz")
     assert np.abs(made - enlarge(volumes[..., 2], (1, 1, 3), 1)).max() < 1e-4 * np.ptp(volumes)
     assert np.allclose(np.diag(affine)[:3], 0.1)
@@ -216,6 +219,18 @@ def test_the_preview_shows_lq_sr_gt_and_the_difference(here):
     assert np.array_equal(four[22:, :panel], two[22:, :panel])
     difference = four[22:, -panel:].astype(int)
     assert np.ptp(difference, axis=-1).max() > 50  # blue and red
+
+
+def test_a_truth_whose_far_end_no_whole_slice_covers_is_cut_and_that_is_said(here, capsys):
+    linear(here)
+    affine = np.diag([0.15, 0.15, 0.15, 1])
+    nifti(here / "gt.nii.gz", scan(12, 26, 12), affine=affine)
+    nifti(here / "a.nii.gz", thicken(scan(12, 26, 12)[:, :24], (1, 3, 1)), affine=scaled_affine(affine, (1, 1 / 3, 1)))
+    assert infer("-m", "net.pth", "-i", "a.nii.gz", "-o", "out", "--gt", "gt.nii.gz") == 0
+    assert (
+        "gt.nii.gz: --gt of (12, 26, 12) is cut at the far end to the result's (12, 24, 12)" in capsys.readouterr().out
+    )
+    assert os.path.exists("out/a_sr_preview.png")
 
 
 def test_a_truth_elsewhere_is_refused_with_what_helps(here, capsys):

@@ -17,7 +17,7 @@ pytest.importorskip("jinja2", reason="the extra `report` is not installed")
 from srkit.errors import DataError, RefusedError
 from srkit.report import charts
 from srkit.report.encode import data_uri
-from srkit.report.figure import write_figure
+from srkit.report.figure import _broken, write_figure
 from srkit.report.pictures import picture_error, worst_place
 from srkit.report.write import MAX_BYTES, write_report
 
@@ -218,6 +218,12 @@ def test_a_figure_is_written(compared, tmp_path, suffix):
     out = tmp_path / f"f{suffix}"
     write_figure(compared, "val", "p1", [(4, 4, 16, 16), (20, 8, 16, 16)], out, dpi=80)
     assert out.read_bytes()[:4] in (b"\x89PNG", b"%PDF")
+
+
+def test_a_long_name_below_a_crop_is_broken_between_its_words():
+    assert _broken("edsr_skimage_x2_small", 14) == ["edsr_skimage_", "x2_small"]
+    assert _broken("bicubic-matlab", 20) == ["bicubic-matlab"]
+    assert _broken("a" * 9, 6) == ["aaaaaa", "aaa"]
 
 
 def test_bad_figures_are_refused(compared, tmp_path):

@@ -212,7 +212,7 @@ def test_pictures_of_the_middle_slices_go_to_tensorboard_and_to_the_folder(brain
 
     events = EventAccumulator(str(brains / "experiments/tiny/tb_logger"))
     events.Reload()
-    assert {f"val/picture_1/{kind}" for kind in ("lq", "sr", "gt")} <= set(events.Tags()["images"])
+    assert {f"val/picture_1/{kind}" for kind in ("lq", "sr", "gt", "difference")} <= set(events.Tags()["images"])
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from srkit.data.pairs import PictureReader
 
 _ALL_UP_TO, _PART = 2000, 500
+_REASONS = 20  # shown of files that each have one of their own
 _log = logging.getLogger("srkit")
 
 
@@ -44,7 +45,11 @@ class Findings:
     def add_unusable(self, kind: str, reasons: list[str], bearable: int) -> None:
         """Files of which a text says what is wrong. Up to `bearable` are warned about, for a run skips them."""
         if len(reasons) > bearable:
-            self.add(kind, reasons)
+            more = len(reasons) - _REASONS
+            shown = [*reasons[:_REASONS], *([f"and {more} more"] if more > 0 else [])]
+            self.lines.append(
+                "\n      ".join([f"{len(reasons)} {kind}:", *shown]) if len(reasons) > 1 else f"1 {kind}: {reasons[0]}"
+            )
             return
         for reason in reasons:
             _log.warning("%s: will be skipped: %s", self.title, reason)

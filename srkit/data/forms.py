@@ -12,7 +12,7 @@ import numpy as np
 
 from srkit.imaging.colour import full_from_limited, limited_from_full, luma, quantize, with_chroma
 from srkit.imaging.files import write_image
-from srkit.imaging.montage import middle_slices, three_planes
+from srkit.imaging.montage import difference, middle_slices, three_planes
 from srkit.imaging.resize import imresize, nearest_upscale
 from srkit.imaging.slices import Profile, enlarge, thicken
 from srkit.imaging.volumes import VolumeHeader, write_volume
@@ -219,6 +219,9 @@ class VolumeForm:
             if name in images:
                 times = [n // m for n, m in zip(size[:3], images[name].shape)]
                 shown[name] = middle_slices(images[name][..., 0], self.black, self.white, times) / np.float32(255)
+        if "gt" in images:
+            apart = difference(images["sr"][..., 0], images["gt"][..., 0], self.span / 10)
+            shown["difference"] = apart / np.float32(255)
         return shown
 
 

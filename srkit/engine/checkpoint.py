@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,6 +24,7 @@ from srkit.errors import StorageError, WeightsError
 FORMAT = 1
 logger = logging.getLogger("srkit")
 _ZIP = b"PK\x03\x04"  # by which torch, too, tells its files from those of the old kind
+_PICKLE = b"\x80"  # first byte of protocol 2 and later; torch wrote 2
 _FOLDER = re.compile(r"iter_(\d+)$")
 
 
@@ -39,12 +41,24 @@ def load_tensors(path: Path) -> Any:
         raise WeightsError(f"{path}: is a folder, expected a .pth file") from None
     except Exception as error:  # torch raises RuntimeError, EOFError, UnpicklingError, ... for bad files
         text = str(error) or type(error).__name__
+        if not _could_be_torch(path):
+            raise WeightsError(f"{path}: damaged or not a PyTorch file (it begins as none does)") from error
         if "Unsupported" in text or "weights_only" in text or "WeightsUnpickler" in text:
             raise WeightsError(
                 f"{path}: holds more than tensors and plain values, so loading it could run code; refused. "
                 "Ask its author for a file with a state dict only"
             ) from error
         raise WeightsError(f"{path}: damaged or not a PyTorch file ({text.splitlines()[0][:160]})") from error
+
+
+def _could_be_torch(path: Path) -> bool:
+    """Whether a file begins as torch writes: a zip archive, or before 1.6 a pickle."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+    except OSError:
+        return True  # the loader's own reason is the better one
+    return not start or start == _ZIP or start[:1] == _PICKLE
 
 
 def require_whole(path: Path) -> None:
@@ -120,7 +134,8 @@ def write_atomically(path: Path, dump: Any) -> None:
         part.replace(path)
         fsync_folder(path.parent)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # where there is no folder there is no part of a file either
+            part.unlink()
         raise StorageError(f"{path}: cannot be written ({error.strerror or error}); {free_space(path)}") from error
 
 

@@ -59,7 +59,9 @@ def table_tex(results: Sequence[SetResult]) -> str:
 
 def _column(result: SetResult, metric: NamedMetric, methods: Sequence[str]) -> list[str]:
     means = {method: result.mean(method, metric.name) for method in result.methods()}
-    digits = 2 if max((abs(v) for v in means.values() if math.isfinite(v)), default=0.0) >= 10 else decimals(means.values())
+    digits = (
+        2 if max((abs(v) for v in means.values() if math.isfinite(v)), default=0.0) >= 10 else decimals(means.values())
+    )
     ranks = places(means, metric.better, digits)
     texts = []
     for method in methods:

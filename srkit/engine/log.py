@@ -31,7 +31,7 @@ class _Lasting(logging.Handler):
             super().handleError(record)
         elif not self._has_failed:
             self._has_failed = True  # before the warning, which comes back here
-            logger.warning("%s: cannot be written (%s); training goes on without it", self.place, error)
+            logger.warning("%s: cannot be written (%s); the work goes on without it", self.place, error)
 
 
 class _TqdmHandler(_Lasting, logging.StreamHandler):
@@ -73,7 +73,7 @@ def start_log_file(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         handler = _LogFile(path, encoding="utf-8")
     except OSError as error:
-        logger.warning("%s: cannot be written (%s); training goes on without it", path, error.strerror)
+        logger.warning("%s: cannot be written (%s); the work goes on without it", path, error.strerror)
         return
     handler.place = str(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s: %(message)s"))
@@ -147,7 +147,7 @@ class TrainingLog:
 
     def _say_lost(self, error: OSError) -> None:
         if not self._records_failed:
-            logger.warning("%s: cannot be written (%s); training goes on without it", self.records, error.strerror)
+            logger.warning("%s: cannot be written (%s); the work goes on without it", self.records, error.strerror)
         self._records_failed = True
 
     def _record(self, content: Mapping[str, Any]) -> None:

@@ -133,9 +133,7 @@ def _load_safetensors(path: Path) -> dict[str, Any]:
     try:
         from safetensors import safe_open
     except ImportError:
-        raise WeightsError(
-            f"{path}: reading it needs the package safetensors; pip install safetensors"
-        ) from None
+        raise WeightsError(f"{path}: reading it needs the package safetensors; pip install safetensors") from None
     try:
         with safe_open(path, framework="pt") as file:
             names = file.keys()

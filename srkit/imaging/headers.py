@@ -32,6 +32,7 @@ class ImageHeader:
         channels: Colour channels, 1 or 3; alpha is not counted, a palette counts as 3.
         format: PNG, JPEG, BMP, WebP or TIFF, by the file's first bytes, not its name.
         orientation: EXIF orientation, 1 to 8; 1 is upright. srkit never rotates by it.
+        frames: Pages or frames that the file holds. srkit reads the first.
     """
 
     height: int
@@ -39,6 +40,7 @@ class ImageHeader:
     channels: int
     format: str
     orientation: int = 1
+    frames: int = 1
 
 
 def read_header(file: BinaryIO, source: str) -> ImageHeader:
@@ -97,7 +99,9 @@ def _pillow(file: BinaryIO, kind: str) -> ImageHeader:
         exif = Image.Exif()
         exif.load(picture.info["exif"])
         orientation = exif.get(EXIF_ORIENTATION, 1)
-    return ImageHeader(picture.height, picture.width, CHANNELS[picture.mode], kind, orientation)
+    return ImageHeader(
+        picture.height, picture.width, CHANNELS[picture.mode], kind, orientation, getattr(picture, "n_frames", 1)
+    )
 
 
 def _tiff(file: BinaryIO) -> ImageHeader:
@@ -116,7 +120,8 @@ def _tiff(file: BinaryIO) -> ImageHeader:
         planar = page.samplesperpixel > 1 and int(page.planarconfig) != 1
         samples, channels = TIFF_KINDS.get(photometric, (0, 0))
         if page.samplesperpixel != samples or planar:
-            layout = f"{page.photometric!r} of {page.samplesperpixel} {'planes' if planar else 'channels'}"
+            kind = getattr(page.photometric, "name", page.photometric)  # an unknown one is a bare number
+            layout = f"{kind} of {page.samplesperpixel} {'planes' if planar else 'channels'}"
             raise _Unfit(f"with {layout}; OpenCV decodes plain grey and RGB reliably, save it so or as PNG")
         end = max((a + b for a, b in zip(page.dataoffsets, page.databytecounts)), default=0)
         if end > size:
@@ -124,4 +129,4 @@ def _tiff(file: BinaryIO) -> ImageHeader:
         tag = page.tags.get(EXIF_ORIENTATION)
         if tag is not None and tag.value != 1:  # OpenCV turns TIFFs by it and nothing else; libraries disagree
             raise _Unfit(f"is stored turned (orientation {tag.value}); save it upright")
-        return ImageHeader(page.imagelength, page.imagewidth, channels, "TIFF")
+        return ImageHeader(page.imagelength, page.imagewidth, channels, "TIFF", frames=len(tiff.pages))

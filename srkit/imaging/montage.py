@@ -55,13 +55,19 @@ def three_planes(volumes: Mapping[str, np.ndarray], low: float, high: float) -> 
     panels = {name: middle_slices(volume, low, high) for name, volume in volumes.items()}
     if "sr" in volumes and "gt" in volumes:
         limit = (high - low) / 10
-        error = np.clip((volumes["sr"].astype(np.float32) - volumes["gt"]) / limit, -1, 1)
-        signs = [middle_slices(part, 0, 1)[..., 0] for part in (np.maximum(error, 0), np.maximum(-error, 0))]
-        more, less = (s.astype(np.int32) for s in signs)
-        shown = 255 - np.stack([less, more + less, more], axis=-1)
-        panels[f"sr - gt, +-{limit:.3g}"] = np.clip(shown, 0, 255).astype(np.uint8)
+        caption = f"{limit:,.0f}" if limit >= 100 else f"{limit:.3g}"
+        panels[f"sr - gt, +-{caption}"] = difference(volumes["sr"], volumes["gt"], limit)
     smallest = min(min(p.shape[0] // 3, p.shape[1]) for p in panels.values())
     return strip(panels, max(1, -(-_LEAST_PX // smallest)))
+
+
+def difference(sr: np.ndarray, gt: np.ndarray, limit: float) -> np.ndarray:
+    """The middle slices of sr - gt as `middle_slices` lays them: blue below, red above 0, full at `limit` and beyond."""
+    error = np.clip((sr.astype(np.float32) - gt) / limit, -1, 1)
+    signs = [middle_slices(part, 0, 1)[..., 0] for part in (np.maximum(error, 0), np.maximum(-error, 0))]
+    more, less = (s.astype(np.int32) for s in signs)
+    shown = 255 - np.stack([less, more + less, more], axis=-1)
+    return np.clip(shown, 0, 255).astype(np.uint8)
 
 
 def _grey(plane: np.ndarray, low: float, high: float) -> np.ndarray:

@@ -127,7 +127,7 @@ def parse_header(
     if not all(low <= s <= high for s in header.spacing_mm):
         raise Unfit(
             f"voxels are {_triple(header.spacing_mm)} mm apart, expected {low:g} to {high:g} mm; "
-            f"the unit may be wrong (the header says {units}): state the true distances with spacing_mm"
+            f"the unit may be wrong (the header says {units}): state the true distances with spacing_mm (infer: --spacing)"
         )
     return Stored(header, int(offset) + (volume or 0) * size, dtype)
 
@@ -169,7 +169,9 @@ def _shape(raw: Nifti1Header, volume: int | None, max_voxels: int) -> tuple[tupl
     if min(i, j, k) < 2:
         raise Unfit(f"is {found}: a single slice, expected a 3D scan with 2 voxels or more along each axis")
     if volumes > 1 and volume is None:
-        raise Unfit(f"is 4D ({found}) and holds {volumes} volumes; choose one with volume: 0 to {volumes - 1} (infer: --volume)")
+        raise Unfit(
+            f"is 4D ({found}) and holds {volumes} volumes; choose one with volume: 0 to {volumes - 1} (infer: --volume)"
+        )
     if volume is not None and not 0 <= volume < volumes:
         raise Unfit(f"has no volume {volume}: it holds {volumes}, numbered from 0")
     if i * j * k > max_voxels:

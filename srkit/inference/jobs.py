@@ -113,7 +113,8 @@ def _found(folder: Path, recursive: bool, kinds: Sequence[Kind]) -> Iterator[tup
         found = f"; found {_listed(others)}" if others else ""
         raise DataError(f"no {_kinds(kinds)} in {where}{found}")
     if others:
-        logger.info("%s: %d other files are passed over: %s", folder, len(others), _listed(others))
+        count = f"{len(others)} other file{' is' if len(others) == 1 else 's are'}"
+        logger.info("%s: %s passed over: %s", folder, count, _listed(others))
     yield from taken
 
 

@@ -34,6 +34,7 @@ class OpenModel:
         info: What the file says about itself; None for files of others.
         key: Which weights these are.
         scale: Output size / input size per axis.
+        channels: Of lq; None where nothing tells. Other than 1 and 3 they have no colours, and are given as they are.
         color: What pictures are read as: rgb, y (luma, limited range) or y_full. For volumes without meaning.
         intensity: How black and white of a volume are found.
     """
@@ -43,6 +44,7 @@ class OpenModel:
     info: ModelInfo | None
     key: str
     scale: tuple[int, ...]
+    channels: int | None
     color: str
     intensity: Intensity
     normalization: Normalization
@@ -59,8 +61,18 @@ def open_model(wanted: ModelSettings, device: torch.device) -> OpenModel:
         network, scale = _own(model, model.info, wanted, device)
     else:
         network, scale = _described(model, wanted, device)
+    options = model.info.arch_options if model.info else wanted.arch_options
+    return _opened(wanted, network, model.info, model.key, scale, _channels(network, options))
+
+
+def _channels(network: nn.Module, options: Mapping[str, Any]) -> int | None:
+    """Of lq. By its option where it has one: the first convolution of a network that folds pixels into channels sees more."""
+    parameter = inspect.signature(type(network)).parameters.get("num_in_ch")
+    told = options.get("num_in_ch", parameter.default if parameter else None)
+    if isinstance(told, int):
+        return told
     first = next((m for m in network.modules() if isinstance(m, nn.Conv2d)), None)
-    return _opened(wanted, network, model.info, model.key, scale, first.in_channels if first else None)
+    return first.in_channels if first else None
 
 
 def _opened(
@@ -80,6 +92,7 @@ def _opened(
         info=info,
         key=key,
         scale=scale,
+        channels=channels,
         color=color or ("y" if channels == 1 else "rgb"),
         intensity=cast(Intensity, intensity or _likely_intensity(wanted.path, scale)),
         normalization=info.normalization if info else Normalization(),

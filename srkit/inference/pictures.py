@@ -11,7 +11,7 @@ from srkit.engine.checkpoint import write_atomically
 from srkit.engine.log import logger
 from srkit.errors import DataError, RefusedError
 from srkit.imaging.files import IMAGE_SUFFIXES, decode_image
-from srkit.imaging.headers import read_header
+from srkit.imaging.headers import ImageHeader, read_header
 from srkit.imaging.rgba import LOSSY, alpha_of, encoded, require_holds
 from srkit.imaging.tiles import Tick
 from srkit.inference.confidence import Confidence
@@ -66,7 +66,7 @@ class Pictures:
         suffix, scale = out.suffix.lower(), self._upscaler.scale
         size = (image.shape[0] * scale[0], image.shape[1] * scale[1])
         require_holds(str(source), suffix, size, image.dtype == np.uint16, alpha is not None)
-        self._say_what_is_lost(source, read_header(io.BytesIO(data), str(source)).orientation)
+        self._say_what_is_lost(source, read_header(io.BytesIO(data), str(source)))
         if self._confidence is None:
             made = self._upscaler.picture(image, tick)
         else:
@@ -77,12 +77,16 @@ class Pictures:
         return size[0] * size[1]
 
     @staticmethod
-    def _say_what_is_lost(source: Path, turned: int) -> None:
-        if turned != 1:
+    def _say_what_is_lost(source: Path, header: ImageHeader) -> None:
+        if header.frames > 1:
+            logger.warning(
+                "%s: holds %d pages or frames; the first is restored, the others are not", source, header.frames
+            )
+        if header.orientation != 1:
             logger.warning(
                 "%s: stored turned (EXIF orientation %d) and restored as stored; the result carries no such mark",
                 source,
-                turned,
+                header.orientation,
             )
 
 

@@ -146,9 +146,7 @@ def _join(device: str, launcher: Launcher) -> Group:
     if launcher != "none" and ":" in device:
         raise RefusedError(f"--device {device}: with a launcher each process takes a GPU of its own; say cuda")
     device_of(device)  # refuses a GPU that is not there, before peers wait for each other
-    group, note = join_group(
-        launcher, 0 if device == "cpu" else "auto", backend=None, port=None, timeout_s=_PATIENCE_S
-    )
+    group, note = join_group(launcher, 0 if device == "cpu" else "auto", backend=None, port=None, timeout_s=_PATIENCE_S)
     start_console(group.is_main)
     if note:
         logger.warning(note)

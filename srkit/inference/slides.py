@@ -51,11 +51,16 @@ class Slides:
     def restore(self, source: Path, out: Path, tick: Tick) -> int:
         settings, scale = self._settings, self._upscaler.scale[0]
         slide = open_slide(source, mpp=settings.slide_mpp)
-        view = slide.view(level=0) if settings.mpp is None else slide.view(mpp=settings.mpp)
-        if view.mpp is None:
-            raise DataError(
-                f"{source}: does not say its microns per pixel, which the result is to carry; give them by --slide_mpp"
+        if slide.mpp is None:
+            scanned = (
+                f" (its objective of {slide.objective:g}x suggests {10 / slide.objective:g})" if slide.objective else ""
             )
+            raise DataError(
+                f"{source}: does not say its microns per pixel{scanned}, which the result is to carry; "
+                "give them by --slide_mpp"
+            )
+        view = slide.view(level=0) if settings.mpp is None else slide.view(mpp=settings.mpp)
+        assert view.mpp is not None  # known of the slide, so of every view
         tile, overlap, step = self._upscaler.tiles_of_side(min(_LONGEST_PX, max(view.width, view.height)))
         size = (view.width * scale, view.height * scale)
         with SlideWriter(

@@ -69,8 +69,8 @@ class Upscaler:
 
         Pictures are uint8 (0 to 255), uint16 (0 to 65535) or floats (0 to 1; cut to that range), as numpy (H, W),
         (H, W, C), (N, H, W, C) or torch (B, C, H, W), with 1 (grey), 3 (RGB) or 4 (RGB and alpha, which is enlarged by
-        bicubic) channels. Volumes are (I, J, K) in any unit and of any type of numbers, numpy or torch; whole numbers are
-        rounded, and cut to what their type holds.
+        bicubic) channels; for a network of another number of channels, with those. Volumes are (I, J, K) in any unit and of
+        any type of numbers, numpy or torch; whole numbers are rounded, and cut to what their type holds.
 
         Raises: DataError for another shape, type or range; OutOfMemoryError.
         """
@@ -102,16 +102,19 @@ class Upscaler:
         return np.stack([self.picture(image) for image in batch])
 
     def picture(self, image: np.ndarray, tick: Tick = lambda done, total: None) -> np.ndarray:
-        """(H, W, 1, 3 or 4) of any type that calling takes -> (H * scale, W * scale, same), same type.
+        """(H, W, C) of any type and number of channels that calling takes -> (H * scale, W * scale, C), same type.
 
         `tick` is told how much of it is done. Raises as calling does.
         """
         if len(self.scale) != 2:
             raise DataError(f"this network enlarges volumes by {self.scale}, not pictures")
-        if image.ndim != 3 or image.shape[-1] not in (1, 3, 4) or min(image.shape) < 1:
-            raise _unfit(image, "(H, W, C) with 1 (grey), 3 (RGB) or 4 (RGB and alpha) channels")
+        own = self.model.channels
+        is_colour = own in (None, 1, 3)
+        if image.ndim != 3 or image.shape[-1] not in ((1, 3, 4) if is_colour else (own,)) or min(image.shape) < 1:
+            taken = "1 (grey), 3 (RGB) or 4 (RGB and alpha)" if is_colour else f"the {own} of this network's"
+            raise _unfit(image, f"(H, W, C) with {taken} channels")
         white = _white(image)
-        if image.shape[-1] == 4:
+        if is_colour and image.shape[-1] == 4:
             colours = self.picture(np.ascontiguousarray(image[..., :3]), tick)
             return np.concatenate([colours, self.enlarged_alpha(image[..., 3:])], axis=-1)
 

@@ -188,6 +188,7 @@ def built(source: Path, found: Found) -> tuple[dict[str, Tensor], dict[str, Tens
         iteration=found.iteration,
         experiment=source.name.partition(".")[0],
         origin=found.origin,
+        intensity=found.intensity,
     )
     return params, averaged, info
 

@@ -24,7 +24,9 @@ def listing(kind: Kind) -> str:
         title = (inspect.getdoc(cls) or "").partition("\n")[0]
         lines = [f"{name}: {title}"]
         if kind != "recipes":  # a recipe is built from finished networks and losses, not from options
-            lines += [f"    {_option(p)}" for p in inspect.signature(cls).parameters.values() if p.kind not in _NOT_OPTIONS]
+            lines += [
+                f"    {_option(p)}" for p in inspect.signature(cls).parameters.values() if p.kind not in _NOT_OPTIONS
+            ]
         blocks.append("\n".join(lines))
     return "\n".join(blocks)
 

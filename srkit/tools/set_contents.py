@@ -136,7 +136,9 @@ def _of_pictures(source: Source, groups: Sequence[str]) -> Contents:
         (height, width, channels), dtype = inner.inspect(k)
         return (width, height), f"{channels} channel{'s' * (channels > 1)} of {dtype.itemsize * 8} bit"
 
-    return Contents(names, [inner.label(k) for k in range(len(names))], groups or [""] * len(names), describe, inner.read)
+    return Contents(
+        names, [inner.label(k) for k in range(len(names))], groups or [""] * len(names), describe, inner.read
+    )
 
 
 def _of_volumes(dataset: VolumeDataset | SelfSupervisedSlices) -> Contents:

@@ -11,6 +11,8 @@ HOLDS = (
 _IMG_RANGE = 255.0  # it min-max normalises every volume to 0 to 255
 _SIZE = [128, 192, 128]  # of every volume its discriminators saw; they hold only the size of the last map, 7 x 11 x 7
 _LAYERS = (("0", "conv1"), ("1", "bn1"), ("3", "conv2"), ("4", "bn2"))  # place in a block there, name here
+# Features, blocks and enlargement of the published networks: the file does not say which generation's normalisation it saw.
+_INTENSITIES: dict[tuple[int, ...], str] = {(16, 4, 1, 6, 1): "easysr_g1", (32, 2, 1, 3, 1): "easysr_g2"}
 _GENERATOR = (
     (r"conv_block1\.0\.(\w+)", r"conv_first.\1"),
     (r"conv_block2\.0\.(\w+)", r"conv_body.\1"),
@@ -50,6 +52,7 @@ def _generator(state: State, origin: str) -> Found:
         for index, number in enumerate(blocks)
         for place, layer in _LAYERS
     ]
+    scale = tuple(state["deup.deupblock.0.weight"].shape[2:])
     return Found(
         arch="ResnetGenerator",
         options={
@@ -59,7 +62,8 @@ def _generator(state: State, origin: str) -> Found:
             "num_block": len(blocks),
             "img_range": _IMG_RANGE,
         },
-        scale=tuple(state["deup.deupblock.0.weight"].shape[2:]),
+        scale=scale,
+        intensity=_INTENSITIES.get((opening[0], len(blocks), *scale), ""),
         parts={"": renamed(state, (*_GENERATOR, *own))},
         origin=origin,
     )

@@ -72,6 +72,7 @@ class Found:
         assumed: What the file leaves open, and what it is taken for unless the user says otherwise; may hold "scale".
         averaged: Averaged weights of the whole, beside those in `parts`.
         color: Of the pictures it was trained on, where the arch has no option `num_in_ch` that tells.
+        intensity: How the volumes it was trained on were normalised, a name of `imaging.intensity`; "" when unknown.
     """
 
     arch: str
@@ -82,6 +83,7 @@ class Found:
     assumed: Mapping[str, Any] = field(default_factory=dict)
     averaged: State = field(default_factory=dict)
     color: str = "rgb"
+    intensity: str = ""
     iteration: int = 0
 
 
