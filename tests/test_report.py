@@ -71,6 +71,12 @@ def test_tables_hold_the_means_of_metrics_json_and_the_hash_of_the_protocol(comp
         assert told["model_sha256"] in text
 
 
+def test_below_six_groups_the_page_lists_the_groups_own_differences(compared):
+    text = (compared / "report.html").read_text()
+    assert "Differences of each group" in text
+    assert re.search(r"<p>val, psnr, \w+ - bicubic-matlab: p0 [+-][0-9.]+, p1 ", text)
+
+
 def test_the_pictures_are_those_that_were_measured(compared):
     import base64
 

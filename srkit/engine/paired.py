@@ -114,6 +114,11 @@ def cells(item: NamedComparison) -> tuple[str, ...]:
     )
 
 
+def told_groups(item: NamedComparison) -> str:
+    """The groups' own differences."""
+    return ", ".join(f"{group} {shown(value, '+')}" for group, value in item.result.groups.items())
+
+
 def table(items: Sequence[NamedComparison]) -> str:
     """Markdown, with the groups' own differences where they are too few for an interval."""
     lines = ["| " + " | ".join(COLUMNS) + " |", "|---" * len(COLUMNS) + "|"]
@@ -123,7 +128,7 @@ def table(items: Sequence[NamedComparison]) -> str:
         result = item.result
         where = f"{item.set_name}, {item.metric}, {item.first} - {item.second}"
         if result.p is None:
-            told = ", ".join(f"{group} {shown(value, '+')}" for group, value in result.groups.items())
+            told = told_groups(item)
             notes.append(f"{where}: {len(result.groups)} groups are too few for an interval or a test: {told}")
         if result.n_identical:
             notes.append(f"{where}: {result.n_identical} pictures with an infinite value in one of the two left out")

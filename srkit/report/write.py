@@ -60,13 +60,19 @@ def write_report(folder: Path, experiment: Path | None = None) -> Path:
     trusted, why_not = trust(results)
     notes += [why_not] if why_not else []
     experiment = experiment or _experiment(results)
+    compared = paired.compare_within(results)
     content = {
         "title": f"Results of {results.about['name']}",
         "subtitle": _subtitle(results),
         "notes": notes,
         "values": _values(results),
         "value_notes": _value_notes(results),
-        "paired": _paired(results),
+        "paired": _paired(compared),
+        "paired_groups": [
+            (f"{c.set_name}, {c.metric}, {c.first} - {c.second}", paired.told_groups(c))
+            for c in compared
+            if c.result.p is None
+        ],
         "spread": _spread(results),
         "looks": shown,
         "trust": trusted,
@@ -182,8 +188,8 @@ def _value_notes(results: StoredResults) -> list[str]:
     return notes
 
 
-def _paired(results: StoredResults) -> Table | None:
-    rows = [[Cell(text) for text in paired.cells(item)] for item in paired.compare_within(results)]
+def _paired(items: Sequence[paired.NamedComparison]) -> Table | None:
+    rows = [[Cell(text) for text in paired.cells(item)] for item in items]
     return Table(paired.COLUMNS, rows, frozenset({1, 2, 3})) if rows else None
 
 
