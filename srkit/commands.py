@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import traceback
@@ -37,6 +38,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
 def examples(name: str) -> str:
     """What the help of an entry point ends with."""
     return "examples:\n" + "\n".join(f"  srkit {name} {words}" for words in EXAMPLES[name])
+
+
+def forced(models: Sequence[str]) -> list[str]:
+    """What `-m` means to an option file, which may leave open which model it is for: the first one's path stands in it."""
+    return [f"path:pretrain_network_g={json.dumps(file)}" for file in models[:1]]
 
 
 def load_all(

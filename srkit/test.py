@@ -11,10 +11,9 @@ if not __package__:  # started as a file: import srkit from this checkout, not i
     sys.path[:] = [_root] + [p for p in sys.path if os.path.realpath(p) not in (_here, _root)]
 
 import argparse
-import json
 from collections.abc import Sequence
 
-from srkit.commands import examples, guarded, load_all
+from srkit.commands import examples, forced, guarded, load_all
 from srkit.errors import ExitCode
 
 
@@ -45,8 +44,7 @@ def main(argv: Sequence[str] | None = None) -> ExitCode:
 
     def work() -> ExitCode:
         flags = arguments(argv)
-        # The option file may leave open which model it is for; then the first one's path stands in the saved options.
-        force = [*flags.force_yml, *(f"path:pretrain_network_g={json.dumps(file)}" for file in flags.m[:1])]
+        force = [*flags.force_yml, *forced(flags.m)]
         phases = load_all(flags.opt, mode="test", force=force, launcher=flags.launcher)
         from srkit.test_run import test_phases  # torch is imported only for a file without mistakes
 

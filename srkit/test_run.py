@@ -172,12 +172,6 @@ def _keep_timings(results: Sequence[SetResult], earlier: Mapping[str, Any]) -> N
                 result.timings[method] = Timing(**told)
 
 
-def load_for_test(options: Options, group: Group) -> tuple[ModelFile, list[EvalSet], Restorer]:
-    """Everything a test of the option file's own model needs, checked. Raises SrkitError."""
-    model = load_models(options, group)[0]
-    return model.file, model.sets, model.restorer
-
-
 def load_models(options: Options, group: Group, files: Sequence[str] = ()) -> list[Model]:
     """The option file's own model under the name of the test, or `files` under their own names. Raises SrkitError."""
     given = files or ([options.path.pretrain_network_g] if options.path.pretrain_network_g else [])

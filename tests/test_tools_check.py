@@ -85,3 +85,14 @@ def test_groups_that_a_set_of_volumes_knows_need_no_flag(tiny, capsys):
     out = capsys.readouterr().out
     assert "train: 1 files, 12x12x12, voxels of 0.1x0.1x0.1 mm, float32, 1 groups" in out
     assert "1 groups stand in train and in rats (rat7)" in out
+
+
+def test_a_file_that_leaves_its_model_open_is_checked_with_the_models_of_a_comparison(apart, capsys):
+    data = options(apart, path={})
+    del data["datasets"]["train"]
+    del data["train"]
+    data["val"].pop("val_freq", None)
+    file = str(write_options(apart, data))
+    assert main(["check", file, "--mode", "test"]) == 2
+    assert "path.pretrain_network_g: missing" in capsys.readouterr().err
+    assert main(["check", file, "-m", "natural-x2", "histology-x2"]) == 0

@@ -8,24 +8,33 @@ from __future__ import annotations
 
 import argparse
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from srkit.commands import forced
 from srkit.errors import ExitCode
 from srkit.options import load_options
 
 _PAIRS = 20  # looked at for shifts, of each set
 
 
-def check(file: str, mode: Literal["train", "test"], key: str | None = None, table: Path | None = None) -> int:
+def check(
+    file: str,
+    mode: Literal["train", "test"],
+    key: str | None = None,
+    table: Path | None = None,
+    models: Sequence[str] = (),
+) -> int:
     """Reads, builds and checks; prints what would run. Returns the number of warnings.
 
     Args:
+        models: What `srkit test -m` will be given.
         key, table: Which group a file belongs to, for sets that do not know it themselves (`groups.keys_of`).
 
     Raises: SrkitError for the first thing that is refused.
     """
-    options = load_options(file, mode=mode)
+    options = load_options(file, mode=mode, force=forced(models))
     warnings = list(options.warnings)
     for warning in options.warnings:
         print(f"warning: {warning}")
@@ -34,7 +43,7 @@ def check(file: str, mode: Literal["train", "test"], key: str | None = None, tab
     from srkit import build
     from srkit.assemble import build_parts, load_pretrained
     from srkit.engine.distributed import Group
-    from srkit.test_run import load_for_test
+    from srkit.test_run import load_models
     from srkit.tools.set_contents import Contents, equal_contents, shared_groups
 
     group = Group(0, 1, torch.device("cpu"))
@@ -47,7 +56,7 @@ def check(file: str, mode: Literal["train", "test"], key: str | None = None, tab
             print(f"{name}: {type(network).__name__}, {build.parameter_count(network):,} parameters")
         sets = parts.eval_sets
     else:
-        sets = load_for_test(options, group)[1]
+        sets = load_models(options, group, models)[0].sets
     named |= {item.name: item.dataset for item in sets}
     contents = {}
     for name, dataset in named.items():
@@ -100,10 +109,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mode", choices=("train", "test"), default="train", help="what it is read for (default train)"
     )
+    parser.add_argument(
+        "-m",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="model files, as `srkit test -m` takes them; means --mode test",
+    )
     parser.add_argument("--strict", action="store_true", help="end with 9 when there are warnings")
     add_key_arguments(parser, required=False)
 
 
 def run(flags: argparse.Namespace) -> ExitCode:
-    warnings = check(flags.file, flags.mode, flags.key, flags.table)
+    warnings = check(flags.file, "test" if flags.m else flags.mode, flags.key, flags.table, flags.m)
     return ExitCode.INCOMPLETE if warnings and flags.strict else ExitCode.OK
