@@ -28,6 +28,7 @@ from tiny import (
 )
 
 from srkit.data.pairs import PictureReader
+from srkit.engine.model_file import read_model
 from srkit.engine.trainer import Trainer
 from srkit.imaging.files import read_image
 
@@ -69,6 +70,15 @@ def test_training_leaves_the_folder_users_of_the_family_expect(tiny):
     assert "\tBest: " in log
     assert (folder / "options.yml").exists()
     assert (folder / "x.yml").exists()
+
+
+def test_batch_norm_counts_the_steps_of_training_and_no_validation(tiny):
+    network = {"type": "ResnetGenerator", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 4, "num_block": 1}
+    data = options(tiny, network_g=network, train__total_iter=5, train__ema_decay=None, val__val_freq=2)
+    assert in_process(tiny, data) == 0
+    state = read_model(tiny / "experiments/tiny/models/net_g_latest.pth", "params").state
+    counters = {int(value) for name, value in state.items() if name.endswith("num_batches_tracked")}
+    assert counters == {5}
 
 
 def test_the_saved_options_run_again_and_give_the_same_weights(tiny):

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
+from functools import cached_property, partial
 from queue import Empty, Queue
 from typing import Any, Literal, NamedTuple, TypeGuard, TypeVar
 
@@ -35,6 +35,7 @@ class Group:
     world_size: int
     device: torch.device
     machines: int = 1
+    timeout_s: float = 1800.0
 
     @property
     def is_main(self) -> bool:
@@ -108,6 +109,22 @@ class Group:
 
     def barrier(self) -> None:
         self.gather(None)
+
+    @cached_property
+    def pairs(self) -> Any:
+        """What `send` and `receive` go through: gloo, for NCCL carries no CPU memory. Ranks make it together, when first asked."""
+        made: list[Any] = []
+        wait = timedelta(seconds=self.timeout_s)  # torch would give a new group its own default
+        self._call(lambda: made.append(torch.distributed.new_group(backend="gloo", timeout=wait)))
+        return made[0]
+
+    def send(self, values: Tensor, to: int) -> None:
+        """Gives a tensor in CPU memory to one rank, which calls `receive`; every rank must have asked for `pairs` before."""
+        self._call(partial(torch.distributed.send, values, to, group=self.pairs))
+
+    def receive(self, values: Tensor, source: int) -> None:
+        """Fills a tensor in CPU memory with what one rank sends, which has its shape and type."""
+        self._call(partial(torch.distributed.recv, values, source, group=self.pairs))
 
     def close(self) -> None:
         """Leaves the group together; after an error there may be nobody left to wait for, so do not call it then."""
@@ -197,7 +214,8 @@ def join_group(
             timeout=timedelta(seconds=timeout_s),
         )
     )
-    return Group(rank, world, device, machines=len({place.host for place in places})), note
+    machines = len({place.host for place in places})
+    return Group(rank, world, device, machines=machines, timeout_s=timeout_s), note
 
 
 class _Place(NamedTuple):

@@ -10,7 +10,7 @@ from srkit.errors import RefusedError
 from srkit.imaging.resize import imresize
 from srkit.imaging.slide_writer import SlideWriter
 from srkit.imaging.slides import SlideView
-from srkit.imaging.tiles import tile_spans
+from srkit.imaging.tiles import Tick, tile_spans
 from srkit.imaging.tissue import TissueMask
 
 
@@ -24,7 +24,7 @@ def upscale_slide(
     overlap: int,
     step: int = 1,
     tissue: TissueMask | None = None,
-    tick: Callable[[int, int], None] = lambda done, total: None,
+    tick: Tick = lambda done, total: None,
 ) -> int:
     """Restore `view` into `writer`, which is entered and has `scale` times its size.
 
@@ -47,15 +47,50 @@ def upscale_slide(
     wanted = (view.width * scale, view.height * scale)
     if (writer.width, writer.height) != wanted:
         raise RefusedError(f"{writer.path} is to have {writer.width}x{writer.height} pixels, the result has {wanted}")
-    rows, columns = (tile_spans(length, tile, overlap, step) for length in (view.height, view.width))
-    total, done, restored = len(rows) * len(columns), 0, 0
-    for row in rows:
-        strip = np.empty(((row.keep_to - row.keep_from) * scale, wanted[0], 3), np.uint8)
-        for column in columns:
+    rows = SlideRows(view, restore, scale=scale, tile=tile, overlap=overlap, step=step, tissue=tissue)
+    write_rows(rows, writer, tick)
+    return rows.restored
+
+
+class SlideRows:
+    """A slide as rows of tiles, of which each can be restored without the others; see `upscale_slide`.
+
+    Attributes:
+        restored: How many tiles the network has restored until now.
+    """
+
+    def __init__(
+        self,
+        view: SlideView,
+        restore: Callable[[np.ndarray], np.ndarray],
+        *,
+        scale: int,
+        tile: int,
+        overlap: int,
+        step: int,
+        tissue: TissueMask | None,
+    ) -> None:
+        self._view, self._restore, self._scale, self._tissue = view, restore, scale, tissue
+        self._rows, self._columns = (tile_spans(length, tile, overlap, step) for length in (view.height, view.width))
+        self.restored = 0
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def shape(self, number: int) -> tuple[int, int, int]:
+        """Of what `restore_row` returns."""
+        row = self._rows[number]
+        return ((row.keep_to - row.keep_from) * self._scale, self._view.width * self._scale, 3)
+
+    def restore_row(self, number: int, tick: Tick) -> np.ndarray:
+        """The pixels that one row of tiles adds, (H, width, 3) uint8 RGB. `tick` counts tiles of the row. Raises as `upscale_slide`."""
+        row, scale, view = self._rows[number], self._scale, self._view
+        strip = np.empty(self.shape(number), np.uint8)
+        for done, column in enumerate(self._columns, 1):
             lq = view.read(column.start, row.start, column.stop - column.start, row.stop - row.start)
-            if tissue is None or _has_tissue(tissue, view, column.start, row.start, lq.shape):
-                sr = restore(lq)
-                restored += 1
+            if self._tissue is None or _has_tissue(self._tissue, view, column.start, row.start, lq.shape):
+                sr = self._restore(lq)
+                self.restored += 1
             else:
                 sr = imresize(lq, scale)
             if sr.shape != (lq.shape[0] * scale, lq.shape[1] * scale, 3) or sr.dtype != np.uint8:
@@ -64,10 +99,14 @@ def upscale_slide(
                 (row.keep_from - row.start) * scale : (row.keep_to - row.start) * scale,
                 (column.keep_from - column.start) * scale : (column.keep_to - column.start) * scale,
             ]
-            done += 1
-            tick(done, total)
-        writer.append(strip)
-    return restored
+            tick(done, len(self._columns))
+        return strip
+
+
+def write_rows(rows: SlideRows, writer: SlideWriter, tick: Tick) -> None:
+    """Restores one row of tiles after another into the writer. `tick` counts all tiles. Raises as `upscale_slide`."""
+    for number in range(len(rows)):
+        writer.append(rows.restore_row(number, lambda k, n, row=number: tick(row * n + k, len(rows) * n)))  # type: ignore[misc]
 
 
 def _has_tissue(tissue: TissueMask, view: SlideView, x: int, y: int, shape: tuple[int, ...]) -> bool:

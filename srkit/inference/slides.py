@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from srkit.engine.distributed import Group
 from srkit.errors import DataError, RefusedError
-from srkit.imaging.slide_upscale import upscale_slide
+from srkit.imaging.slide_upscale import SlideRows, write_rows
 from srkit.imaging.slide_writer import SlideWriter
-from srkit.imaging.slides import SLIDE_SUFFIXES, open_slide
+from srkit.imaging.slides import SLIDE_SUFFIXES, SlideView, open_slide
 from srkit.imaging.tiles import Tick
-from srkit.imaging.tissue import find_tissue
+from srkit.imaging.tissue import TissueMask, find_tissue
 from srkit.inference.settings import SlideSettings
+from srkit.inference.together import Together, write_together
 from srkit.inference.upscaler import Upscaler
 
 _SHARED = (".tif", ".tiff")  # pictures too: a slide is one that holds a pyramid
@@ -49,7 +51,29 @@ class Slides:
             raise RefusedError(f"-o {out}: slides are written as .tif, found '{out.suffix}'")
 
     def restore(self, source: Path, out: Path, tick: Tick) -> int:
-        settings, scale = self._settings, self._upscaler.scale[0]
+        view, tissue, cut = self._opened(source)
+        with self._writer(out, view) as writer:
+            write_rows(self._rows(view, tissue, cut), writer, tick)
+        return writer.width * writer.height
+
+    def restore_together(self, source: Path, out: Path, tick: Tick, group: Group) -> int:
+        """As `restore`, all ranks at once: each restores some of the rows, rank 0 writes the file.
+
+        Raises: what `restore` raises on any rank, on every rank; PeerLostError.
+        """
+        ranks = Together(group)
+        opened = ranks.attempt(self._opened, source)
+        cuts = ranks.agree(opened and opened[2])
+        assert opened is not None  # else `agree` has raised
+        view, tissue, _ = opened
+        rows = self._rows(view, tissue, min(cuts))  # free memory differs from rank to rank, and all must cut alike
+        writer = self._writer(out, view)
+        write_together(rows, writer, ranks, tick)
+        return writer.width * writer.height
+
+    def _opened(self, source: Path) -> tuple[SlideView, TissueMask | None, tuple[int, int, int]]:
+        """The slide as it is read, where its tissue is, and side, overlap and step of tiles."""
+        settings = self._settings
         slide = open_slide(source, mpp=settings.slide_mpp)
         if slide.mpp is None:
             scanned = (
@@ -60,30 +84,29 @@ class Slides:
                 "give them by --slide_mpp"
             )
         view = slide.view(level=0) if settings.mpp is None else slide.view(mpp=settings.mpp)
+        cut = self._upscaler.tiles_of_side(min(_LONGEST_PX, max(view.width, view.height)))
+        return view, None if settings.everything else find_tissue(slide), cut
+
+    def _rows(self, view: SlideView, tissue: TissueMask | None, cut: tuple[int, int, int]) -> SlideRows:
+        tile, overlap, step = cut
+        scale = self._upscaler.scale[0]
+        return SlideRows(
+            view, self._upscaler.picture, scale=scale, tile=tile, overlap=overlap, step=step, tissue=tissue
+        )
+
+    def _writer(self, out: Path, view: SlideView) -> SlideWriter:
+        settings, scale = self._settings, self._upscaler.scale[0]
         assert view.mpp is not None  # known of the slide, so of every view
-        tile, overlap, step = self._upscaler.tiles_of_side(min(_LONGEST_PX, max(view.width, view.height)))
-        size = (view.width * scale, view.height * scale)
-        with SlideWriter(
+        return SlideWriter(
             out,
-            *size,
+            view.width * scale,
+            view.height * scale,
             mpp=view.mpp / scale,
             compression=settings.compression,
             quality=settings.quality,
             ome=settings.ome,
             description=f"enlarged x{scale} by srkit, {self._upscaler.model.path.name}",
-        ) as writer:
-            upscale_slide(
-                view,
-                self._upscaler.picture,
-                writer,
-                scale=scale,
-                tile=tile,
-                overlap=overlap,
-                step=step,
-                tissue=None if settings.everything else find_tissue(slide),
-                tick=tick,
-            )
-        return size[0] * size[1]
+        )
 
 
 def is_slide(source: Path) -> bool:
