@@ -17,6 +17,8 @@ import numpy as np
 from srkit.errors import DataError, StorageError
 from srkit.imaging.headers import ImageHeader, read_header
 
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # damaged files are named by srkit, once
+
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 MAX_PIXELS = 100_000_000
 _DEPTH_16_SUFFIXES = (".png", ".tif", ".tiff")

@@ -13,7 +13,8 @@ from tqdm import tqdm
 from srkit.commands import Launcher
 from srkit.engine.distributed import Group, join_group
 from srkit.engine.log import logger, start_console
-from srkit.errors import ExitCode, RefusedError, SrkitError, StorageError
+from srkit.errors import ExitCode, PeerLostError, RefusedError, SrkitError, StorageError
+from srkit.imaging.tiles import Tick
 from srkit.inference.confidence import Confidence
 from srkit.inference.jobs import Job, find_jobs, pending, require_inputs, require_writable
 from srkit.inference.kinds import Kind
@@ -73,12 +74,12 @@ def infer(
     if group.is_main:
         for folder in dict.fromkeys(job.out.parent for job in todo):
             require_writable(folder)
-    group.barrier()  # every rank has looked for results before the first appears
+    shared = _agreed(group, [job for job in todo if _is_shared(job, group)])
     name = opened.info.arch if opened.info else type(opened.network).__name__
     logger.info("%s, weights '%s' of %s, on %s, %s", name, opened.key, opened.path, group.device, run.precision)
     started = time.monotonic()
-    mine = todo[group.rank :: group.world_size]
-    one = len(jobs) == 1 and files.inputs[0].is_file()
+    mine = shared + [job for job in todo if not _is_shared(job, group)][group.rank :: group.world_size]
+    one = len(jobs) == 1 and files.inputs[0].is_file() and not group.is_distributed  # many have one report in any case
     reports = group.gather(_restore_one(mine) if one else _restore_each(mine, group))
     if group.is_main:
         _tell(reports, len(jobs), len(before), time.monotonic() - started, jobs[0].kind.unit)
@@ -153,6 +154,33 @@ def _join(device: str, launcher: Launcher) -> Group:
     return group if group.is_distributed else replace(group, device=device_of(device))
 
 
+def _is_shared(job: Job, group: Group) -> bool:
+    """Whether all ranks restore it together. A slide takes long enough for that; other files are dealt out."""
+    return group.is_distributed and isinstance(job.kind, Slides)
+
+
+def _agreed(group: Group, shared: list[Job]) -> list[Job]:
+    """The files that ranks restore together; every rank has then looked for results before the first appears.
+
+    Raises: RefusedError when the ranks found different ones, and so would wait for each other.
+    """
+    found = group.gather([str(job.source) for job in shared])
+    for rank, names in enumerate(found):
+        if odd := sorted(set(names) ^ set(found[0])):
+            raise RefusedError(
+                f"{odd[0]}: rank {'0' if odd[0] in found[0] else rank} is to restore it and rank "
+                f"{rank if odd[0] in found[0] else '0'} is not, but all processes restore each slide together; start again "
+                "when no file is being copied, with -i and -o that every machine sees alike"
+            )
+    return shared
+
+
+def _restore(job: Job, tick: Tick, group: Group) -> int:
+    if group.is_distributed and isinstance(job.kind, Slides):
+        return job.kind.restore_together(job.source, job.out, tick, group)
+    return job.kind.restore(job.source, job.out, tick)
+
+
 def _restore_one(todo: Sequence[Job]) -> Report:
     """A single file: what goes wrong with it is the command's own error."""
     report = Report()
@@ -172,17 +200,22 @@ def _restore_each(todo: Sequence[Job], group: Group) -> Report:
     report = Report()
     with _Bar(len(todo), group.is_main and sys.stdout.isatty()) as bar:
         for job in todo:
+            counts = group.is_main or not _is_shared(job, group)
             try:
-                report.millions += job.kind.restore(job.source, job.out, bar.tick) / 1e6
-                report.done += 1
+                pixels = _restore(job, bar.tick, group)
+                if counts:
+                    report.done, report.millions = report.done + 1, report.millions + pixels / 1e6
+            except PeerLostError:
+                raise
             # torch raises RuntimeError for pictures that a network cannot take, such as one too small for its padding.
             except (SrkitError, RuntimeError) as error:
                 if _disk_is_full(error):
                     report.stopped = str(error)
                     break
-                reason = _reason(job, error)
-                logger.warning("failed: %s: %s", job.source, reason)
-                report.failed.append((str(job.source), reason))
+                if counts:
+                    reason = _reason(job, error)
+                    logger.warning("failed: %s: %s", job.source, reason)
+                    report.failed.append((str(job.source), reason))
             bar.next()
     return report
 

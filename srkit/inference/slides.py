@@ -66,7 +66,8 @@ class Slides:
         cuts = ranks.agree(opened and opened[2])
         assert opened is not None  # else `agree` has raised
         view, tissue, _ = opened
-        rows = self._rows(view, tissue, min(cuts))  # free memory differs from rank to rank, and all must cut alike
+        cut = min(cut for cut in cuts if cut)  # free memory differs from rank to rank, and all must cut alike
+        rows = self._rows(view, tissue, cut)
         writer = self._writer(out, view)
         write_together(rows, writer, ranks, tick)
         return writer.width * writer.height

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
@@ -63,7 +64,7 @@ class Together:
         failed = [(rank, problem) for rank, (problem, _) in enumerate(told) if problem is not None]
         if failed:
             rank, problem = failed[0]
-            raise problem.error("" if len(failed) == len(told) else f" (on rank {rank})")
+            raise problem.error("" if len(failed) == len(told) else f", on rank {rank}")
         return [value for _, value in told]
 
 
@@ -78,26 +79,32 @@ def write_together(rows: SlideRows, writer: SlideWriter, ranks: Together, tick: 
             mine = first + group.rank
             strip = None
             if mine in present:
-                strip = ranks.attempt(
-                    rows.restore_row, mine, lambda k, n: tick(first * n + k * len(present), len(rows) * n)
-                )
+                told = partial(_tell, tick, first, len(present), len(rows))
+                strip = ranks.attempt(rows.restore_row, mine, told)
             ranks.agree(None)
             if group.is_main:
                 assert strip is not None
                 ranks.attempt(writer.append, strip)
                 del strip
                 for other in present[1:]:
-                    for piece in _pieces(np.empty(rows.shape(other), np.uint8)):
+                    for start, stop in _pieces(rows.shape(other)):
+                        piece = np.empty((stop - start, *rows.shape(other)[1:]), np.uint8)
                         group.receive(torch.from_numpy(piece), other - first)
-                        ranks.attempt(writer.append, piece)  # after an error nothing is written, but ranks get rid of it
+                        ranks.attempt(writer.append, piece)  # after an error it is received all the same: it was sent
             elif strip is not None:
-                for piece in _pieces(strip):
-                    group.send(torch.from_numpy(piece), 0)
+                for start, stop in _pieces(strip.shape):
+                    group.send(torch.from_numpy(strip[start:stop]), 0)
         ranks.attempt(stack.close)  # the last rows and the directories
         ranks.agree(None)
 
 
-def _pieces(strip: np.ndarray) -> Iterator[np.ndarray]:
-    """Rows of a strip, few at a time."""
-    count = max(1, _PIECE_BYTES // strip[:1].nbytes)
-    yield from (strip[start : start + count] for start in range(0, len(strip), count))
+def _tell(tick: Tick, before: int, present: int, total: int, done: int, columns: int) -> None:
+    """Counts the tiles of all rows: the `present` ones are about as far as this one."""
+    tick(before * columns + done * present, total * columns)
+
+
+def _pieces(shape: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """First row and end of each piece of a strip (H, W, 3)."""
+    height, width, channels = shape
+    count = max(1, _PIECE_BYTES // (width * channels))
+    yield from ((start, min(start + count, height)) for start in range(0, height, count))

@@ -79,8 +79,8 @@ class Volumes:
                 sr, spread = (part.transpose(order) for part in self._upscaler.volume_and_spread(*given))
         except DataError as error:
             raise DataError(f"{source}: {error}") from None
-        seen = "lq, N4" if settings.bias_correct else "lq"
-        shown = {seen: enlarge(volume, scale, 0), "sr": sr} if settings.preview else {"sr": sr}
+        caption = "lq, N4" if settings.bias_correct else "lq"
+        shown = {caption: enlarge(volume, scale, 0), "sr": sr} if settings.preview else {"sr": sr}
         affine, like = scaled_affine(header.affine, scale), header
         if settings.target_spacing_mm is not None:
             shape = _isotropic(source, sr.shape, affine, settings.target_spacing_mm)
