@@ -274,9 +274,6 @@ def start(folder: Path, flags: argparse.Namespace) -> dict[str, Any]:
     content = train_file("start", data / "LR", data / "HR", {"num_feat": 16, "num_block": 4}, 4)
     file = write(folder / "start.yml", content)
 
-    def of(command: list[str], log: Path) -> Pair:
-        return run(command, cwd=folder, until=lambda: any("iter" in f.read_text() for f in log.glob("train_*.log")))
-
     def srkit() -> Pair:
         name = f"start_{time.time_ns()}"
         command = [sys.executable, str(ROOT / "srkit/train.py"), "-opt", str(file), "--force_yml", f"name={name}"]
