@@ -344,7 +344,9 @@ def main() -> None:
     parser.add_argument("--basicsr", type=lambda text: Path(text).resolve(), required=True)
     parser.add_argument("--data", type=lambda text: Path(text).resolve(), default=Path("datasets").resolve())
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--model", type=Path, default=ROOT / "srkit/models/natural-x2.safetensors", help="of test: an EDSR")
+    parser.add_argument(
+        "--model", type=Path, default=ROOT / "srkit/models/natural-x2.safetensors", help="of test: an EDSR"
+    )
     parser.add_argument("--img_range", type=float, default=1.0, help="of that model")
     parser.add_argument("--luma", action="store_true", help="test: metrics of luma")
     sizes = {"rounds": 5, "pairs": 20, "feat": 64, "block": 16, "batch": 4, "pictures": 60, "batches": 6}

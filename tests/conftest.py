@@ -13,9 +13,28 @@ from pathlib import Path
 import cv2
 import pytest
 import torch
-from tiny import pictures
+from tiny import options, pictures
 
 cv2.setNumThreads(1)
+
+JUDGE = '''
+import torch
+from torch import Tensor, nn
+from srkit.registry import ARCHS
+
+@ARCHS.register()
+class TinyJudge(nn.Module):
+    """Two convolutions, perhaps with batch norm."""
+
+    def __init__(self, norm: bool = True) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 3, stride=2)
+        self.norm = nn.BatchNorm2d(4) if norm else nn.Identity()
+        self.last = nn.Conv2d(4, 1, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(torch.relu(self.norm(self.first(x))))
+'''
 
 
 @pytest.fixture(scope="session")
@@ -49,3 +68,29 @@ def tiny(tmp_path, monkeypatch):
     torch.set_num_threads(threads)
     for number, handler in saved.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture(scope="session")
+def judge(tmp_path_factory):
+    """The file of a discriminator; one for all tests of a process, because a class can be registered once."""
+    file = tmp_path_factory.mktemp("parts") / "tiny_judge.py"
+    file.write_text(JUDGE)
+    return file
+
+
+@pytest.fixture
+def gan(tiny, judge):
+    """Options of a tiny adversarial training, whose judge lies in a file of its own."""
+
+    def changed(**changes) -> dict:
+        given = {
+            "model_type": "ESRGANModel",
+            "imports": [str(judge)],
+            "network_d": {"type": "TinyJudge"},
+            "train__optim_d": {"type": "Adam", "lr": 1e-3},
+            "train__gan_opt": {"type": "GANLoss", "gan_type": "vanilla", "loss_weight": 0.1},
+            **changes,
+        }
+        return options(tiny, **given)
+
+    return changed

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import torch
 from ranks import ONE_THREAD, free_port, meeting, on_ranks, trained_by
-from test_adversarial_training import gan, judge  # noqa: F401 - fixtures
 from tiny import ROOT, end_state, equal, in_process, options, write_options
 from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
@@ -205,7 +204,7 @@ def test_shared_batch_normalisation_alone_is_torch_s(tmp_path):
 
 
 @pytest.mark.parametrize("world", [2, 4])
-def test_with_sync_batchnorm_many_ranks_train_both_networks_as_one(tiny, gan, world):  # noqa: F811
+def test_with_sync_batchnorm_many_ranks_train_both_networks_as_one(tiny, gan, world):
     same = {"model_type": "SRGANModel", "train__total_iter": 4, "train__sync_batchnorm": True, **PLAIN}
     in_process(tiny, gan(name="one", datasets__train__batch_size_per_gpu=4, **same))
     data = gan(name="many", datasets__train__batch_size_per_gpu=4 // world, **same)
@@ -217,7 +216,7 @@ def test_with_sync_batchnorm_many_ranks_train_both_networks_as_one(tiny, gan, wo
 
 @pytest.mark.parametrize("detach", [False, True])
 @pytest.mark.parametrize("world", [2, 4])
-def test_with_global_mean_a_relativistic_training_on_many_ranks_is_that_on_one(tiny, gan, world, detach):  # noqa: F811
+def test_with_global_mean_a_relativistic_training_on_many_ranks_is_that_on_one(tiny, gan, world, detach):
     same = {
         "network_d": {"type": "TinyJudge", "norm": False}, "train__total_iter": 4,
         "train__gan_opt__global_mean": True, "train__gan_opt__detach_mean": detach, **PLAIN,
@@ -229,7 +228,7 @@ def test_with_global_mean_a_relativistic_training_on_many_ranks_is_that_on_one(t
     assert_same_weights(tiny, "one", "many", 4)
 
 
-def test_without_global_mean_a_relativistic_loss_is_that_of_each_rank(tiny, gan):  # noqa: F811
+def test_without_global_mean_a_relativistic_loss_is_that_of_each_rank(tiny, gan):
     same = {"network_d": {"type": "TinyJudge", "norm": False}, "train__total_iter": 1}
     in_process(tiny, gan(name="one", datasets__train__batch_size_per_gpu=4, **same))
     trained_by(2, tiny, write_options(tiny, gan(name="many", **same), "many.yml"))

@@ -29,7 +29,9 @@ def test_a_folder_in_place_of_weights_is_called_that(tmp_path):
     assert refusal(load_tensors, tmp_path) == f"{tmp_path}: is a folder, expected a .pth file"
 
 
-@pytest.mark.parametrize("content", [b"hello", b"version https://git-lfs.github.com/spec/v1\n", b"PK\x05\x06" + b"\0" * 18])
+@pytest.mark.parametrize(
+    "content", [b"hello", b"version https://git-lfs.github.com/spec/v1\n", b"PK\x05\x06" + b"\0" * 18]
+)
 def test_a_file_that_begins_as_no_weights_do_is_called_that(tmp_path, content):
     (tmp_path / "x.pth").write_bytes(content)
     assert refusal(load_tensors, tmp_path / "x.pth").endswith("(it begins as none does)")
@@ -55,7 +57,9 @@ def test_a_file_with_code_in_it_is_refused_for_that_reason(tmp_path, protocol):
     )
 
 
-@pytest.mark.parametrize("words", ["Unsupported operand 7", "Weights only load failed: weights_only", "WeightsUnpickler error"])
+@pytest.mark.parametrize(
+    "words", ["Unsupported operand 7", "Weights only load failed: weights_only", "WeightsUnpickler error"]
+)
 def test_each_of_torchs_wordings_for_code_is_known(tmp_path, monkeypatch, words):
     file = tmp_path / "x.pth"
     torch.save({}, file)
