@@ -2,8 +2,8 @@
 
     python scripts/benchmark_basicsr.py --basicsr FOLDER --data DATA [--parts step loading test start] [--rounds 5] [--out x.json]
 
-FOLDER holds the package `basicsr` (site-packages of an environment, or a clone); DATA holds natural/ and benchmark/ in the
-lay-out of docs/data.md. BasicSR's own code does its half: SRModel, PairedImageDataset with its loader, test.py and train.py,
+FOLDER holds the package `basicsr` (site-packages of an environment, or a clone); DATA holds natural/BSDS500/train, and Set5 and
+Set14 as benchmark/NAME/X2/{HR,LR}. BasicSR's own code does its half: SRModel, PairedImageDataset with its loader, test.py and train.py,
 all on the same option files, pictures and weights, on the CPU.
 
 - step: EDSR on resident batches; one iteration of each side in turn, `--pairs` times.
@@ -349,7 +349,7 @@ def main() -> None:
     )
     parser.add_argument("--img_range", type=float, default=1.0, help="of that model")
     parser.add_argument("--luma", action="store_true", help="test: metrics of luma")
-    sizes = {"rounds": 5, "pairs": 20, "feat": 64, "block": 16, "batch": 4, "pictures": 60, "batches": 6}
+    sizes = {"rounds": 5, "pairs": 20, "feat": 64, "block": 16, "batch": 4, "pictures": 20, "batches": 20}
     for name, default in sizes.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--out", type=Path)

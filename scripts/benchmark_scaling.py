@@ -6,10 +6,11 @@ Every process trains EDSR (`--feat`, `--block`, x2) on its own batch, one thread
 
 - step: an iteration on a batch that is there. Within one group, chunks of iterations with and without the exchange of gradients
   and buffers take turns; `exchange` is the median over pairs of chunks of the one over the other, minus 1. It compares like
-  with like also where there are more processes than cores.
+  with like also where there are more processes than cores. `exchange_cpu` is the same of rank 0's CPU time: what the exchange
+  computes and copies, without waiting for the others.
 - workers: iterations a second of all processes together, real data, by loader workers of each process.
 
-Times are wall times; run it on a machine that does nothing else.
+All but the CPU times are wall times; run it on a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ import socket
 import statistics
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -41,6 +41,7 @@ from srkit.engine.stopping import StopRequest
 from srkit.engine.trainer import Trainer
 from srkit.imaging.files import write_image
 from srkit.options import load_options
+from srkit.tools.benchmarking.stages import timed
 from srkit.tools.measuring import repeated
 
 PICTURES, SIDE = 8, 256
@@ -85,13 +86,10 @@ def trainer_of(file: Path, group: Group) -> Trainer:
     return trainer
 
 
-def seconds(trainer: Trainer, count: int) -> float:
-    """Of an iteration, over `count` of them that all ranks begin together."""
+def seconds(trainer: Trainer, count: int) -> tuple[float, float]:
+    """Wall and CPU time of an iteration, over `count` of them that all ranks begin together."""
     trainer.group.barrier()
-    began = time.perf_counter()
-    for _ in range(count):
-        trainer.train_step()
-    return (time.perf_counter() - began) / count
+    return timed(trainer.train_step, count, trainer.group.device)
 
 
 def alone(trainer: Trainer) -> Trainer:
@@ -117,11 +115,17 @@ def exchange(trainer: Trainer, flags: argparse.Namespace) -> dict[str, float]:
         if number == 0:  # warm-up
             together.clear(), apart.clear()
     trainer.group = group
-    ratios = [a / b - 1 for a, b in zip(together, apart, strict=True)]
-    return {
-        "step_s": statistics.median(together), "without_exchange_s": statistics.median(apart),
-        "exchange": statistics.median(ratios), "exchange_lowest": min(ratios), "exchange_highest": max(ratios),
-    }  # fmt: skip
+    row = {}
+    for kind, suffix in enumerate(("", "_cpu")):
+        ratios = [a[kind] / b[kind] - 1 for a, b in zip(together, apart, strict=True)]
+        row |= {
+            f"step{suffix}_s": statistics.median(a[kind] for a in together),
+            f"without_exchange{suffix}_s": statistics.median(b[kind] for b in apart),
+            f"exchange{suffix}": statistics.median(ratios),
+            f"exchange{suffix}_lowest": min(ratios),
+            f"exchange{suffix}_highest": max(ratios),
+        }
+    return row
 
 
 def process(
@@ -135,7 +139,7 @@ def process(
     for workers in flags.workers:
         trainer = trainer_of(folder / f"workers{workers}.yml", group)
         seconds(trainer, flags.chunk)
-        times = [seconds(trainer, flags.chunk) for _ in range(flags.pairs)]
+        times = [seconds(trainer, flags.chunk)[0] for _ in range(flags.pairs)]
         row[f"iterations_per_s_workers_{workers}"] = 1 / statistics.median(times)
         trainer.close()
     if group.is_main:

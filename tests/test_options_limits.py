@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from pathlib import Path
 
 import pytest
 from test_options_samples import TEST, TRAIN, changed, load, refusal
@@ -10,6 +11,7 @@ from tiny import options, write_options
 
 from srkit.errors import OptionError
 from srkit.options import load_options
+from srkit.options.signatures import PACKAGE_ROOTS
 
 GAN = {
     "model_type": "SRGANModel",
@@ -80,8 +82,6 @@ REFUSED = [
     ({"train__use_amp": True, "train__precision": "fp32"}, "train.use_amp: contradicts precision: fp32; give one of the two"),
     ({"train__optim_g": {**SGD, "nesterov": True}}, "train.optim_g.nesterov: needs momentum above 0"),
     ({**GAN, "train__optim_d": {**SGD, "nesterov": True}}, "train.optim_d.nesterov: needs momentum above 0"),
-    ({"train__pixel_opt": pixel(reduction="none")}, "train.pixel_opt.reduction: found 'none'; a loss must be one number: mean or sum"),
-    ({"train__losses": {"a": pixel(reduction="none")}}, "train.losses.a.reduction: found 'none'; a loss must be one number: mean or sum"),
     ({"train__pixel_opt": pixel(start_iter=1)}, "train: no loss of network_g counts at iteration 0; see start_iter and stop_iter"),
     ({"train__pixel_opt": pixel(stop_iter=11)}, "train: no loss of network_g counts at iteration 11; see start_iter and stop_iter"),
     ({"train__pixel_opt": pixel(stop_iter=5), "train__losses": {"a": pixel(start_iter=6)}}, "train: no loss of network_g counts at iteration 5; see start_iter and stop_iter"),
@@ -223,3 +223,63 @@ def test_crops_are_measured_along_each_axis_of_the_scale(tmp_path, axes):
         tmp_path, text.replace("gt_size: 96", "gt_size: 95")
     )
     assert "gt_size" not in refusal(tmp_path, text)
+
+
+OTHERS = """
+from srkit.registry import DATASETS, LOSSES
+@DATASETS.register()
+class Cards:
+    def __init__(self, *, dataroot_gt: str, gt_size: str | int | list[str | int] | None = None, io_backend: str = "disk") -> None: ...
+@DATASETS.register()
+class Plain:
+    def __init__(self, *, dataroot_gt: str) -> None: ...
+@LOSSES.register()
+class Summed:
+    def __init__(self, reduction: str = "mean") -> None: ...
+"""
+
+
+@pytest.fixture
+def others(tmp_path):
+    """Where srkit's classes are, and beside them those of somebody else, which say less about their arguments."""
+    (tmp_path / "others.py").write_text(OTHERS)
+    return [*PACKAGE_ROOTS, Path(tmp_path / "others.py")]
+
+
+@pytest.mark.parametrize("place", ["pixel_opt", "perceptual_opt"])
+def test_a_loss_of_any_class_is_one_number(tmp_path, others, place):
+    text = changed("  pixel_opt: {type: L1Loss}", f"  {place}: {{type: Summed, reduction: none}}")
+    told = f"train.{place}.reduction: found 'none'; a loss must be one number: mean or sum"
+    assert told in refusal(tmp_path, text, roots=others)
+    load(tmp_path, text.replace("none}", "sum}"), roots=others)
+
+
+def test_a_crop_that_is_no_number_is_the_classs_own_affair(tmp_path, others):
+    cards = changed(
+        "type: PairedImageDataset\n    dataroot_gt: data/gt\n    dataroot_lq: data/lq",
+        "type: Cards\n    dataroot_gt: x",
+    )
+    assert load(tmp_path, cards.replace("96", "whole"), roots=others).datasets["train"].options["gt_size"] == "whole"
+    report = refusal(tmp_path, cards.replace("96", "[whole, 97]"), roots=others)
+    assert "gt_size: 97 is not a multiple of scale 2" in report
+    load(tmp_path, cards.replace("96", "96\n    io_backend: {type: lmdb}"), roots=others)
+
+
+def test_a_graph_needs_crops_of_one_size_only_of_a_dataset_that_has_crops(tmp_path, others):
+    plain = changed(
+        "type: PairedImageDataset\n    dataroot_gt: data/gt\n    dataroot_lq: data/lq\n    gt_size: 96",
+        "type: Plain\n    dataroot_gt: x",
+    )
+    assert load(tmp_path, plain + "  cuda_graph: true\n", roots=others).train.cuda_graph is True
+
+
+@pytest.mark.parametrize("more", ["  cuda_graph: true\n", "  losses: {u: {type: L1Loss, target: gt_usm}}\n"])
+def test_what_hangs_on_the_training_set_waits_until_there_is_one(tmp_path, more):
+    text = TRAIN[: TRAIN.index("  train:")] + TRAIN[TRAIN.index("  val:") :] + more
+    assert refusal(tmp_path, text).splitlines()[1:] == ["  - line 4, datasets.train: missing; training needs a dataset"]
+
+
+def test_several_scales_go_with_one_number_for_all_axes(tmp_path):
+    text = changed("scale: 2\nd", "scale: [1, 2]\nd").replace("  upscale: 2\n", "").replace("data/lq", "lq/x{scale}")
+    report = refusal(tmp_path, text.replace("gt_size: 96", "gt_size: 96\n    scales: [1, 2]"))
+    assert "datasets.train.scales: found [1, 2] without the top-level scale 1" in report
