@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import json
+import multiprocessing
 import os
 import random
 import signal
 import socket
 import time
+from concurrent.futures import ProcessPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -415,19 +417,26 @@ def test_a_clock_that_jumps_mixes_nothing_up(tiny, whole, monkeypatch):
 # Long runs
 
 
-def test_descriptors_threads_and_memory_stay_flat_over_stops_and_starts(tiny, monkeypatch):
-    """The short share of scripts/soak_long.py."""
+def held_over_starts(tiny) -> list:
+    """What the process holds after each of eight starts, the next going on from the last."""
     from usage import usage
 
-    seen = []
+    held = []
     data = options(
         tiny, val__val_freq=20, logger__save_checkpoint_freq=10, logger__print_freq=100, train__scheduler=None
     )
     for total in range(40, 321, 40):
         data["train"]["total_iter"] = total
         assert in_process(tiny, data, "--auto_resume") == 0
-        seen.append(usage())
-    assert {u.files for u in seen[2:]} == {seen[2].files}
-    assert max(u.threads for u in seen[2:]) <= seen[2].threads
-    assert seen[-1].resident_mib - seen[2].resident_mib < 20
+        held.append(usage())
+    return held
+
+
+def test_descriptors_threads_and_memory_stay_flat_over_stops_and_starts(tiny):
+    """The short share of scripts/soak_long.py, in a new process: other tests leave files and threads that end whenever."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        held = process.submit(held_over_starts, tiny).result(timeout=120)
+    assert {u.files for u in held[2:]} == {held[2].files}
+    assert max(u.threads for u in held[2:]) <= held[2].threads
+    assert held[-1].resident_mib - held[2].resident_mib < 20
     assert len(states(tiny)) <= 5
