@@ -7,7 +7,7 @@ Set14 as benchmark/NAME/X2/{HR,LR}. BasicSR's own code does its half: SRModel, P
 all on the same option files, pictures and weights, on the CPU.
 
 - step: EDSR on resident batches; one iteration of each side in turn, `--pairs` times.
-- loading: batches as a network takes them, in this process, from whole pictures and from sub-images of 120 pixels.
+- loading: batches as a network takes them, in this process, from whole pictures and from sub-images of 240 and 120 pixels.
 - test: Set5 and Set14 x2, PSNR and SSIM, pictures written; the values of both are compared.
 - start: from the command to the first iteration in the log; srkit's decoded cache is there already, but for the first run.
 
@@ -52,6 +52,12 @@ from srkit.tools.measuring import trial
 
 Pair = tuple[float, float]  # seconds by the clock, seconds of CPU
 SCALE, CPU = 2, torch.device("cpu")
+FORMS: dict[str, tuple[int | None, str]] = {  # side of the pieces in pixels, suffix
+    "whole pictures, PNG": (None, "png"),
+    "whole pictures, JPEG": (None, "jpg"),
+    "sub-images of 240 px, PNG": (240, "png"),
+    "sub-images of 120 px, PNG": (120, "png"),
+}
 # Run by a fresh interpreter: the entry point of BasicSR that argv names, its results below the folder that argv names.
 # torchvision has dropped the name that BasicSR 1.4.2 imports one function from.
 ENTRY = """
@@ -151,7 +157,7 @@ def loading(folder: Path, flags: argparse.Namespace) -> dict[str, Any]:
     import_basicsr(flags.basicsr)
     make_pictures(folder, sorted((flags.data / "natural/BSDS500/train").glob("*.jpg"))[: flags.pictures])
     found = {}
-    for form in ("whole pictures, PNG", "whole pictures, JPEG", "sub-images of 120 px, PNG"):
+    for form in FORMS:
         kind = folder / form.replace(" ", "_")
         content = train_file("loading", kind / "lq", kind / "gt", {"num_feat": 8, "num_block": 1}, 16)
         file = write(folder / "loading.yml", content)
@@ -165,14 +171,13 @@ def loading(folder: Path, flags: argparse.Namespace) -> dict[str, Any]:
 
 
 def make_pictures(folder: Path, files: Sequence[Path]) -> None:
-    for file in files:
+    for file, (form, (side, suffix)) in itertools.product(files, FORMS.items()):
         gt = mod_crop(read_image(file), (SCALE, SCALE))
-        for form, suffix in (("whole_pictures,_PNG", "png"), ("whole_pictures,_JPEG", "jpg")):
-            write_pair(folder / form, f"{file.stem}.{suffix}", gt)
-        for top in range(0, gt.shape[0] - 119, 120):
-            for left in range(0, gt.shape[1] - 119, 120):
-                piece = gt[top : top + 120, left : left + 120]
-                write_pair(folder / "sub-images_of_120_px,_PNG", f"{file.stem}_{top}_{left}.png", piece)
+        height, width = side or gt.shape[0], side or gt.shape[1]
+        for top in range(0, gt.shape[0] - height + 1, height):
+            for left in range(0, gt.shape[1] - width + 1, width):
+                piece = gt[top : top + height, left : left + width]
+                write_pair(folder / form.replace(" ", "_"), f"{file.stem}_{top}_{left}.{suffix}", piece)
 
 
 def write_pair(folder: Path, name: str, gt: Any) -> None:

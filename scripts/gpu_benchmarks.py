@@ -297,6 +297,7 @@ def page(results: Path) -> str:
     parts = [
         table(found, "train", training_head(), training_row),
         table(found, "infer", ("what", "tile", "seconds", "megapixels/s", "peak GiB"), inference_rows),
+        table(found, "save", ("what", "times", "median s", "most s"), save_rows),
         table(found, "basicsr", ("what", "ms an iteration", "peak GiB", "torch"), basicsr_row),
         table(found, "resume", ("training", "resumed is equal to the bit", "without deterministic"), resume_rows),
     ]
@@ -328,6 +329,7 @@ def training_head() -> tuple[str, ...]:
         "data on / off",
         "of the matmul ceiling",
         "over a bare loop",
+        "EMA and log",
         "peak GiB",
         "host syncs",
     )
@@ -345,6 +347,7 @@ def training_row(step: str, item: dict[str, Any]) -> Iterator[tuple[str, ...]]:
         f"{loaded:.3f}",
         f"{share:.0%}",
         f"{bare:.3f}",
+        f"{sum(item['shares']['wall_s'].get(stage, 0) for stage in ('EMA', 'log')):.1%}",
         gib(item["peak_memory_bytes"]),
         "" if syncs is None else f"{syncs:g}",
     )
@@ -355,12 +358,17 @@ def inference_rows(step: str, item: dict[str, Any]) -> Iterator[tuple[str, ...]]
 
     for row in item["rows"]:
         tile = str(row["tile"] or "whole")
-        if "out_of_memory" in row:
-            yield step, tile, "out of memory", "", ""
+        if "megapixels_per_s" not in row:
+            yield step, tile, row.get("failed", "out of memory"), "", ""
             continue
         speed = row["megapixels_per_s"]["median"]
         pixels = prod(item["lq_size"]) * prod(item["scale"]) / 1e6
         yield step, tile, f"{pixels / speed:.2f}", f"{speed:.2f}", gib(row["peak_memory_bytes"])
+
+
+def save_rows(step: str, item: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    for label, seconds in item["seconds"].items():
+        yield f"{step}: {label}", str(len(seconds)), f"{statistics.median(seconds):.3f}", f"{max(seconds):.3f}"
 
 
 def basicsr_row(step: str, item: dict[str, Any]) -> Iterator[tuple[str, ...]]:

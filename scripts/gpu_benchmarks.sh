@@ -53,7 +53,7 @@ step() {
     echo "--- $name"
     rm -rf "${WORK:?}/$name"
     mkdir -p "$WORK/$name"
-    timeout "$most" "$@" >"$RESULTS/$name.log" 2>&1
+    timeout -k 15 "$most" "$@" >"$RESULTS/$name.log" 2>&1
     code=$?
     if [ $code = 0 ] && ls "$WORK/$name"/*.json >/dev/null 2>&1; then
         cp "$WORK/$name"/*.md "$RESULTS/$name.md" 2>/dev/null
@@ -85,30 +85,40 @@ infer() { # NUMBER OPTIONS VARIANT AT_MOST_S FLAGS...
 }
 
 tests() { # the claims themselves; a JSON file only when all of them hold
-    "$PYTHON" -m pytest -m gpu tests && echo '{"kind": "tests", "passed": true}' >"$WORK/$1/tests.json"
+    "$PYTHON" -m pytest -m gpu --durations=8 tests && echo '{"kind": "tests", "passed": true}' >"$WORK/$1/tests.json"
 }
 export -f tests
 export PYTHON WORK
 
 "$PYTHON" scripts/gpu_benchmarks.py make "$WORK" ${tiny[@]+"${tiny[@]}"} || exit 1
 
-[ "$DEVICE" != cuda ] || step 00-tests 400 bash -c 'tests 00-tests'
+[ "$DEVICE" != cuda ] || step 00-tests 500 bash -c 'tests 00-tests'
 
 BF16=train:precision=bf16 FP32=train:precision=fp32 GRAPH=train:cuda_graph=true COMPILE=train:compile=true
-number=10
-for options in esrgan edsr_base edsr_l_48 rrdb srresnet_edge volumes edsr_l_128; do
-    train $number $options bf16 $BF16
-    train $number $options bf16_graph $BF16 $GRAPH
-    train $number $options tf32 $FP32
-    number=$((number + 1))
-done
-[ "$DEVICE" != cuda ] || step 20-resume 500 "$PYTHON" scripts/gpu_benchmarks.py resume "$WORK/resume" --out "$WORK/20-resume/resume.json"
+basic() { # NUMBER OPTIONS...: what every system has
+    local number=$1 options
+    shift
+    for options in "$@"; do
+        train $number $options bf16 $BF16
+        train $number $options bf16_graph $BF16 $GRAPH
+        train $number $options tf32 $FP32
+        number=$((number + 1))
+    done
+}
+basic 10 esrgan edsr_l_48 edsr_base
 if [ "$DEVICE" = cuda ] && PYTHONPATH="${BASICSR_PATH:-}${PYTHONPATH:+:$PYTHONPATH}" "$PYTHON" -c 'import basicsr' 2>/dev/null; then
-    step 21-basicsr 240 env PYTHONPATH="${BASICSR_PATH:-}${PYTHONPATH:+:$PYTHONPATH}" "$PYTHON" scripts/gpu_benchmarks.py \
-        basicsr "$WORK/basicsr" --iterations 200 --out "$WORK/21-basicsr/basicsr.json"
+    step 13-basicsr 240 env PYTHONPATH="${BASICSR_PATH:-}${PYTHONPATH:+:$PYTHONPATH}" "$PYTHON" scripts/gpu_benchmarks.py \
+        basicsr "$WORK/basicsr" --iterations 200 --out "$WORK/13-basicsr/basicsr.json"
 else
     echo "BasicSR is not measured: it cannot be imported here (BASICSR_PATH)"
 fi
+[ "$DEVICE" != cuda ] || step 14-resume 500 "$PYTHON" scripts/gpu_benchmarks.py resume "$WORK/resume" --out "$WORK/14-resume/resume.json"
+for options in edsr_base esrgan; do # crops and flips made in the device's memory
+    train 15 $options bf16_graph_resident $BF16 $GRAPH datasets:train:cache=device
+done
+step 16-edsr_l_48-save 200 "$PYTHON" scripts/benchmark_save.py -opt "$WORK/edsr_l_48.yml" --out "$WORK/16-edsr_l_48-save/save.json" \
+    --force_yml name=save train:total_iter=90 logger:save_checkpoint_freq=30 logger:print_freq=30 $BF16
+basic 17 rrdb srresnet_edge volumes edsr_l_128
 number=30
 for options in esrgan edsr_base edsr_l_48 rrdb srresnet_edge volumes edsr_l_128; do
     train $number $options bf16_channels_last $BF16 --channels_last
@@ -123,10 +133,10 @@ for options in esrgan edsr_base; do
 done
 NVIDIA_TF32_OVERRIDE=0 train 41 edsr_l_48 fp32_without_tf32 $FP32
 if [ "$DEVICE" = cuda ]; then
-    infer 50 edsr_l_48 picture_of_4096_bf16 300 --size 4096 --tiles 0 1024 512 256 128 --force_yml val:precision=bf16
+    infer 50 edsr_l_48 picture_of_4096_bf16 300 --size 4096 --tiles 1024 512 256 128 0 --force_yml val:precision=bf16
     infer 51 edsr_l_48 picture_of_4096_fp32 400 --size 4096 --tiles 1024 512 256
-    infer 52 volumes whole_brain_fp32 120 --size 128 64 128 --tiles 0 64 32
-    infer 53 volumes whole_brain_bf16 120 --size 128 64 128 --tiles 0 64 32 --force_yml val:precision=bf16
+    infer 52 volumes whole_brain_fp32 120 --size 128 64 128 --tiles 64 32 0
+    infer 53 volumes whole_brain_bf16 120 --size 128 64 128 --tiles 64 32 0 --force_yml val:precision=bf16
 else
     infer 50 edsr_base picture 100 --size 64 --tiles 0 32
 fi

@@ -1,11 +1,11 @@
 """Kills trainings at random moments and checks that each, resumed, ends exactly as one that was never interrupted.
 
-    python scripts/soak_kill.py [--trials 200] [--minutes M] [--seed 0]
+    python scripts/soak_kill.py [--trials 200] [--minutes M] [--seed 0] [--sync]
 
 Half of the trials get SIGKILL at a random time; the others die at a named place: in an iteration, in a validation, or at
 a stage of a save. Prints one line a trial, then a table by kind, and ends with 1 when any trial failed: a checkpoint that
-is not found whole, more than two save intervals lost, or an end that differs. Weights, averages, optimizer, best values,
-random states and every logged loss must be equal to the bit.
+is not found whole, two save intervals lost (with `--sync`, which is `async_save: false`: more than one), or an end that
+differs. Weights, averages, optimizer, best values, random states and every logged loss must be equal to the bit.
 
 Trainings are forks of this process, which has everything imported: a kill costs one second and not ten.
 """
@@ -65,6 +65,7 @@ def main() -> int:
     parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--minutes", type=float, default=float("inf"), help="no new trial begins after this time")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--sync", action="store_true", help="trainings wait for their checkpoints")
     flags = parser.parse_args()
     cv2.setNumThreads(1)
     draw = np.random.default_rng(flags.seed)
@@ -74,14 +75,16 @@ def main() -> int:
         folder = Path(temporary)
         pictures(folder / "data")
         os.chdir(folder)
-        must(in_process(folder, settings(folder, "warm_up", 0)))  # whatever is imported when needed is then there
+        must(
+            in_process(folder, settings(folder, "warm_up", 0, flags.sync))
+        )  # whatever is imported when needed is then there
         for workers in (0, 2):
-            must(ended(train(folder, settings(folder, f"whole_{workers}", workers))))
+            must(ended(train(folder, settings(folder, f"whole_{workers}", workers, flags.sync))))
         for trial in range(flags.trials):
             if time.monotonic() - began > 60 * flags.minutes:
                 break
             workers = (0, 0, 2)[trial % 3]
-            kind, note = one(folder, f"killed_{trial}", workers, trial, draw, counts)
+            kind, note = one(folder, f"killed_{trial}", workers, trial, draw, counts, flags.sync)
             print(f"{trial:4d} {workers} workers, {kind}: {note}", flush=True)
     print(f"\n{'killed':24s} tried survived  lost iterations (mean, most)  seconds to finish the rest")
     for kind, count in counts.items():
@@ -96,11 +99,11 @@ def main() -> int:
 
 
 def one(
-    folder: Path, name: str, workers: int, trial: int, draw: np.random.Generator, counts: dict[str, Count]
+    folder: Path, name: str, workers: int, trial: int, draw: np.random.Generator, counts: dict[str, Count], sync: bool
 ) -> tuple[str, str]:
     """Kills one training and finishes it; returns what killed it and what came of that."""
     experiment = folder / f"experiments/{name}"
-    data = settings(folder, name, workers)
+    data = settings(folder, name, workers, sync)
     if trial % 2:
         kind = list(STAGES)[trial // 2 % len(STAGES)]
         fault = f"{kind}:{draw.integers(1, STAGES[kind] + 1)}"
@@ -127,7 +130,7 @@ def one(
     count.back_s.append(time.monotonic() - began)
     whole = end_state(folder / f"experiments/whole_{workers}", TOTAL)
     is_same = code == 0 and equal(whole, end_state(experiment, TOTAL))
-    is_good = is_same and not notes and done - kept < 2 * INTERVAL
+    is_good = is_same and not notes and done - kept <= (INTERVAL if sync else 2 * INTERVAL - 1)
     count.survived += is_good
     note = (
         f"reached {done}, went on from {kept}, end {'equal' if is_same else f'DIFFERENT (code {code})'} {notes or ''}"
@@ -137,10 +140,11 @@ def one(
     return kind, note if is_good else f"{note}\n{(folder / f'{name}.out').read_text()[-3000:]}"
 
 
-def settings(folder: Path, name: str, workers: int) -> dict:
+def settings(folder: Path, name: str, workers: int, sync: bool) -> dict:
     return options(
         folder, name=name, train__total_iter=TOTAL, train__scheduler__milestones=[40], val__val_freq=VALIDATION,
         datasets__train__num_worker_per_gpu=workers, logger__save_checkpoint_freq=INTERVAL,
+        logger__async_save=not sync,
     )  # fmt: skip
 
 

@@ -228,6 +228,7 @@ def assemble(
         group,
         options.logger.save_checkpoint_freq,
         options.logger.prune_weights,
+        is_async=options.logger.async_save,
     )
     learners = {n: build.compiled(net, train.compile) if train.compile else net for n, net in networks.items()}
     # Only the generator: DDP expects one forward a step, and a discriminator judges twice.
@@ -241,7 +242,9 @@ def assemble(
         optimizers={key: build.build_optimizer(options, key, networks[key]) for key in train.optimizers()},
         precision=precision,
         ema=ema,
-        batches=build.build_batches(options, parts.dataset, group, parts.normalization, drawn),
+        batches=build.build_batches(
+            options, parts.dataset, group, parts.normalization, drawn, may_wait=lambda: not stop.is_overdue()
+        ),
         group=group,
         log=log,
         validation=build_validation(parts, networks["network_g"], ema, group, log, stop, experiment),

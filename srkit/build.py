@@ -118,8 +118,10 @@ def place(network: nn.Module, device: torch.device) -> nn.Module:
 def compiled(network: nn.Module, mode: Literal["default", "max-autotune"]) -> nn.Module:
     """A compiled module over the same weights. The bare one stays to be saved and validated: `_orig_mod.` then reaches no
     file, and pictures of many sizes do not compile anew."""
+    from torch._functorch import config  # not a part of `import torch`
+
     # Two turns walk back through one forward pass, so what it saved must outlive the first of them.
-    torch._functorch.config.donated_buffer = False
+    config.donated_buffer = False
     # The plain max-autotune also records CUDA graphs, whose buffers the discriminator's pass would overwrite.
     modes = {"default": "default", "max-autotune": "max-autotune-no-cudagraphs"}
     module: nn.Module = torch.compile(network, mode=modes[mode])  # type: ignore[assignment]
@@ -450,8 +452,12 @@ def build_batches(
     normalization: Normalization,
     start_sample: int,
     moving: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    may_wait: Callable[[], bool] = lambda: True,
 ) -> Generator[Batch]:
-    """Endless micro-batches on the device, from global sample `start_sample` on; each is moved there inside `moving()`."""
+    """Endless micro-batches on the device, from global sample `start_sample` on; each is moved there inside `moving()`.
+
+    `may_wait` is asked while a loader worker is silent.
+    """
     item = options.datasets["train"]
     is_resident = hold(item, dataset, group)
     host: Generator[HostBatch] = train_batches(
@@ -466,6 +472,7 @@ def build_batches(
         num_workers=0 if is_resident else item.num_worker_per_gpu,  # nothing is left for them to read
         pin_memory=item.pin_memory and group.device.type == "cuda",
         persistent_workers=item.persistent_workers,
+        may_wait=may_wait,
         on_error=getattr(dataset, "on_error", "raise"),
     )
     if item.prefetch_mode == "cuda" and group.device.type != "cuda":

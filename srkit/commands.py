@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Literal
 
 from srkit.errors import ExitCode, OptionError, SrkitError
@@ -75,6 +78,7 @@ def guarded(work: Callable[[], ExitCode]) -> ExitCode:
     except SrkitError as error:
         kind = "stopped" if error.exit_code in _STOPS else "error"
         print(f"\nsrkit: {kind}: {error}", file=sys.stderr, flush=True)
+        _tell_torchrun(f"srkit: {kind}: {error}")
         return error.exit_code
     except KeyboardInterrupt:
         print("\nsrkit: stopped by Ctrl-C", file=sys.stderr)
@@ -84,8 +88,16 @@ def guarded(work: Callable[[], ExitCode]) -> ExitCode:
         return ExitCode.OK
     except Exception:  # noqa: BLE001 - a bug: the traceback is the message, and the code must not be 0
         traceback.print_exc()
+        _tell_torchrun(traceback.format_exc())
         print("\nsrkit: this is a bug; please report it with the lines above", file=sys.stderr, flush=True)
         return ExitCode.BUG
+
+
+def _tell_torchrun(text: str) -> None:
+    """Leaves the message where torchrun looks for it: it ends a failed start with a page of its own, which then holds this."""
+    if file := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        with suppress(OSError):
+            Path(file).write_text(json.dumps({"message": text, "timestamp": int(time.time())}), encoding="utf-8")
 
 
 def _open_streams() -> None:
@@ -102,4 +114,4 @@ def _open_streams() -> None:
             setattr(sys, name, os.fdopen(descriptor, "r" if descriptor == 0 else "w", closefd=False))
 
 
-_STOPS = {ExitCode.INTERRUPTED, ExitCode.TERMINATED, ExitCode.REQUEUE, ExitCode.TIME_LIMIT}
+_STOPS = {ExitCode.INTERRUPTED, ExitCode.TERMINATED, ExitCode.HUNG_UP, ExitCode.REQUEUE, ExitCode.TIME_LIMIT}

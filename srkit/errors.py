@@ -22,6 +22,7 @@ class ExitCode(IntEnum):
     INCOMPLETE = 9
     REQUEUE = 75
     TIME_LIMIT = 76
+    HUNG_UP = 129
     INTERRUPTED = 130
     TERMINATED = 143
 

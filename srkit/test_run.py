@@ -71,7 +71,7 @@ def test_phases(
 
 def test_phase(options: Options, group: Group, files: Sequence[str], resume: bool) -> list[SetResult]:
     """One option file: every val*/test* set, with interpolation rows once and rows of every model."""
-    for warning in options.warnings:
+    for warning in options.warnings if group.is_main else ():
         logger.warning(warning)
     models = load_models(options, group, files)
     root = build.absolute(options.path.results_root)

@@ -11,8 +11,12 @@ if not __package__:  # started as a file: import srkit from this checkout, not i
     sys.path[:] = [_root] + [p for p in sys.path if os.path.realpath(p) not in (_here, _root)]
 
 import argparse
+import signal
+import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
+from types import FrameType
 
 from srkit.commands import examples, guarded, load_all
 from srkit.errors import ExitCode
@@ -49,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> ExitCode:
 
     def work() -> ExitCode:
         flags = arguments(argv)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGUSR1, _requeue)
         phases = load_all(flags.opt, mode="train", force=flags.force_yml, launcher=flags.launcher, debug=flags.debug)
         from srkit.train_run import TrainFlags, train_phases  # torch is imported only for a file without mistakes
 
@@ -66,6 +72,13 @@ def main(argv: Sequence[str] | None = None) -> ExitCode:
         )
 
     return guarded(work)
+
+
+def _requeue(number: int, frame: FrameType | None) -> None:
+    """SLURM's warning, before there is a training that could save anything."""
+    with suppress(OSError):
+        os.write(2, b"\nsrkit: stopped: by SIGUSR1 before the training began\n")
+    os._exit(ExitCode.REQUEUE)
 
 
 def entry() -> None:

@@ -21,7 +21,16 @@ from srkit.engine.resuming import Resume, check_same_run, find_resume
 from srkit.engine.seeding import seed_everything
 from srkit.engine.stopping import StopRequest, parse_duration
 from srkit.engine.trainer import Trainer
-from srkit.errors import DivergedError, ExitCode, OutOfMemoryError, PeerLostError, RefusedError, SrkitError, Stopped
+from srkit.errors import (
+    DivergedError,
+    ExitCode,
+    LoadingError,
+    OutOfMemoryError,
+    PeerLostError,
+    RefusedError,
+    SrkitError,
+    Stopped,
+)
 from srkit.options import Options
 
 
@@ -102,7 +111,7 @@ def model_files(options: Options, models: Path, name: str) -> list[Path]:
 
 def train_phase(options: Options, flags: TrainFlags, group: Group, stop: StopRequest) -> None:
     """One option file. Raises SrkitError; exit.json in the experiment then says the same."""
-    for warning in options.warnings:
+    for warning in options.warnings if group.is_main else ():
         logger.warning(warning)
     parts = build_parts(options, group)
     seed_everything(options.manual_seed, group.rank)  # building drew the same initial weights on every rank
@@ -142,6 +151,7 @@ def train_phase(options: Options, flags: TrainFlags, group: Group, stop: StopReq
                 logger.info("%s is finished (iteration %s); nothing to do", options.name, f"{trainer.iteration:,}")
             else:
                 announce(parts, trainer, experiment, resume)
+                trainer.saver.require_room(trainer)
                 run(trainer, options.datasets["train"].options.get("gt_size"), options.scale)
                 logger.info(
                     "%s is finished (iteration %s); networks in %s",
@@ -170,8 +180,15 @@ def run(trainer: Trainer, gt_size: int | Sequence[int] | None, scale: Sequence[i
         trainer.run()
     except (Stopped, DivergedError, PeerLostError):
         raise
-    except SrkitError:
+    except SrkitError as error:
         emergency_save(trainer)
+        if (
+            isinstance(error, LoadingError)
+            and trainer.stop.is_overdue()
+            and trainer.iteration == trainer.saver.saved_at
+        ):
+            logger.warning("%s", error)
+            raise trainer.stopped() from error
         raise
     except Exception as error:
         if is_out_of_memory(error):
@@ -253,7 +270,7 @@ def announce(parts: Parts, trainer: Trainer, experiment: Experiment, resume: Res
         + (", checks each step for non-finite gradients on the host" if reads_back else ""),
         f"  seed        {seed} for first weights, order and crops"
         + (f"; {seed} to {seed + group.world_size - 1}, by rank, for dropout" if group.is_distributed else ""),
-        f"  runs on     {where}{device}, {trainer.precision.name}{f', compiled ({train.compile})' if train.compile else ''}"
+        f"  runs on     {where}{device}, {trainer.precision.told}{f', compiled ({train.compile})' if train.compile else ''}"
         + (", iterations as CUDA graphs" if train.cuda_graph else ""),
         f"  validation  {f'{sets}, {schedule}' if sets else 'none'}",
         f"  everything goes to {experiment.folder}",

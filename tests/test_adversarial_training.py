@@ -123,8 +123,10 @@ def test_a_run_that_ignored_a_network_of_a_named_checkpoint_goes_on_with_its_own
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on the CPU")
 def test_compiled_networks_play_their_turns_as_plain_ones_do(tiny, gan):
+    # Not Adam: a relativistic loss does not change with the last bias, and Adam makes a whole step of such a gradient's rounding.
+    same = {"train__total_iter": 2, "train__optim_d": {"type": "SGD", "lr": 0.1}}
     for name, is_compiled in (("plain", False), ("compiled", True)):
-        assert in_process(tiny, gan(name=name, train__total_iter=2, train__compile=is_compiled)) == 0
+        assert in_process(tiny, gan(name=name, train__compile=is_compiled, **same)) == 0
     plain, compiled = (records(tiny, name) for name in ("plain", "compiled"))
     for ours, theirs in zip(plain, compiled, strict=True):
         losses = [k for k in ours if k.startswith(("l_", "out_"))]

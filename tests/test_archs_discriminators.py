@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 import srkit.archs  # noqa: F401  (registers them)
 from srkit.archs.spectral import SpectralConv2d
+from srkit.archs.vgg_discriminators import averaged_in_order
 from srkit.errors import RefusedError
 from srkit.registry import ARCHS
 
@@ -205,6 +206,16 @@ def test_vgg_adaptive_follows_its_formula():
         flat = F.adaptive_avg_pool2d(flat, (7, 7)).flatten(1)
         wanted = net.fc_last(F.leaky_relu(net.fc[0](flat), 0.2))
         torch.testing.assert_close(net(x), wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (14, 21), (5, 3), (1, 16)])
+def test_averaging_in_order_is_adaptive_averaging_with_the_same_gradient(size):
+    x = picture(2, 3, *size).double().requires_grad_()
+    weights = torch.rand(2, 3, 7, 7, dtype=torch.float64)
+    ours, torchs = averaged_in_order(x, 7), F.adaptive_avg_pool2d(x, 7)
+    torch.testing.assert_close(ours, torchs)
+    gradients = [torch.autograd.grad((made * weights).sum(), x)[0] for made in (ours, torchs)]
+    torch.testing.assert_close(*gradients)
 
 
 def test_vgg_adaptive_names_what_does_not_fit():

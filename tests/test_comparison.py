@@ -227,8 +227,8 @@ def test_operations_are_those_of_the_convolution():
     watch(restorer, np.zeros((20, 300, 3), np.uint8), 255.0, 0.0)
     timing = watch.timing()
     assert timing.parameters == 8 * 3 * 9 + 8
-    assert timing.flops_lq_size == [20, 256]
-    assert timing.flops == 2 * 8 * 3 * 9 * 20 * 256
+    assert timing.flops_lq_size == [20, 64]
+    assert timing.flops == 2 * 8 * 3 * 9 * 20 * 64
 
 
 def test_the_latex_table_has_the_best_bold_the_second_underlined_and_its_protocol(tiny):

@@ -18,6 +18,7 @@ from ranks import ONE_THREAD, free_port, meeting, on_ranks, trained_by
 from tiny import ROOT, end_state, equal, in_process, options, write_options
 from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from srkit.engine.distributed import Group, _agree, _Place, _refuse_bad_places, join_group
 from srkit.engine.sync_batchnorm import SharedBatchNorm, share_batchnorm
@@ -510,6 +511,18 @@ def mortal(trainer):
 
 Trainer.train_step = mortal
 '''
+
+
+def test_torchrun_is_left_the_message_that_it_ends_with(tiny, monkeypatch):
+    from srkit.train import main
+
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tiny / "error.json"))
+    assert main(["-opt", str(tiny / "none.yml")]) == 2
+    message = json.loads((tiny / "error.json").read_text())["message"]
+    assert message.startswith("srkit: error: ")
+    assert "none.yml" in message
+    failure = ProcessFailure(local_rank=0, pid=1, exitcode=2, error_file=str(tiny / "error.json"))
+    assert message in ChildFailedError("train.py", {0: failure}).format_msg()
 
 
 @pytest.mark.parametrize("wrong", ["", "-opt", "0", "two"])

@@ -5,7 +5,9 @@ import json
 import os
 import pickle
 import random
+import resource
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -47,6 +49,27 @@ def test_random_states_survive_saving(tmp_path):
     drawn = (random.random(), np.random.rand(), torch.rand(1).item())
     restore_random_states(read_checkpoint(states).random[0])
     assert (random.random(), np.random.rand(), torch.rand(1).item()) == drawn
+
+
+@pytest.mark.parametrize("most", [100, 9_000, 200_000, 400_200, 401_000])
+def test_a_disk_that_fills_up_at_any_place_is_named_and_not_torchs_archive(tmp_path, most):
+    """RLIMIT_FSIZE stands for a full disk. Large tensors pass the buffer by; torch then complains of a position."""
+    store = CheckpointStore(tmp_path)
+    older, large = store.save(snapshot(5)), snapshot(10)
+    large.networks["net_g"] |= {f"w{n}": torch.zeros(50_000) for n in range(2)}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, limits[1]))
+    try:
+        with pytest.raises(StorageError, match=r"iter_10 could not be written .File too large"):
+            store.save(large)
+        with pytest.raises(StorageError, match=r"a\.pth: cannot be written .File too large"):
+            write_atomically(tmp_path / "a.pth", large.networks)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert store.newest_valid() == (older, [])
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["iter_5", "latest.json"]
 
 
 @pytest.mark.parametrize("name", ["networks.pt", "training.pt", "rng_rank0.pt", "manifest.json"])

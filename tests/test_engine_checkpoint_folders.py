@@ -110,7 +110,8 @@ def test_a_link_to_a_checkpoint_elsewhere_is_never_pruned(tmp_path):
     assert find_damage(elsewhere) is None
 
 
-def test_a_folder_that_cannot_be_pruned_is_named_and_the_others_still_go(tmp_path, monkeypatch, caplog):
+@pytest.mark.parametrize("name", ["iter_3", "iter_2", "iter_1"])
+def test_a_folder_that_cannot_be_pruned_is_named_and_the_others_still_go(tmp_path, monkeypatch, caplog, name):
     store = CheckpointStore(tmp_path, keep_last=3)
     for iteration in (1, 2, 3):
         store.save(snapshot(iteration))
@@ -118,15 +119,15 @@ def test_a_folder_that_cannot_be_pruned_is_named_and_the_others_still_go(tmp_pat
     real = type(tmp_path).rename
 
     def stubborn(path, target):
-        if path.name == "iter_2":
+        if path.name == name:
             raise OSError(errno.EACCES, "Permission denied")
         return real(path, target)
 
     monkeypatch.setattr(type(tmp_path), "rename", stubborn)
     with caplog.at_level(logging.WARNING, "srkit"):
         store.save(snapshot(4))
-    assert [f.name for f in store.folders()] == ["iter_4", "iter_2"]
-    assert caplog.messages == [f"{tmp_path / 'iter_2'}: cannot be removed (Permission denied); it stays there"]
+    assert [f.name for f in store.folders()] == ["iter_4", name]
+    assert caplog.messages == [f"{tmp_path / name}: cannot be removed (Permission denied); it stays there"]
 
 
 def test_a_checkpoint_to_be_pruned_is_renamed_before_its_files_go(tmp_path, monkeypatch):
@@ -159,10 +160,13 @@ def test_a_save_that_fails_says_why_in_the_systems_words(tmp_path, monkeypatch, 
         raise error
 
     monkeypatch.setattr(os, "fsync", broken)
+    monkeypatch.setattr("srkit.engine.checkpoint.free_disk_bytes", lambda path: 1500 * 2**20)
     with pytest.raises(StorageError) as caught:
         CheckpointStore(tmp_path).save(snapshot(5))
-    assert str(caught.value).startswith(f"checkpoint {tmp_path / 'iter_5'} could not be written ({said}); ")
-    assert str(caught.value).endswith(" MB free on that disk; older checkpoints are untouched")
+    assert str(caught.value) == (
+        f"checkpoint {tmp_path / 'iter_5'} could not be written ({said}); 1,500 MB free on that disk; older checkpoints are "
+        "untouched"
+    )
 
 
 def test_the_note_about_a_damaged_checkpoint_names_its_new_place(tmp_path):

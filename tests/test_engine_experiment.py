@@ -1,11 +1,13 @@
 """The experiment's folder: archive, lock, names, exit.json; durations and stop requests."""
 
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -73,6 +75,24 @@ def test_a_place_that_cannot_be_written_is_refused_before_work(tmp_path):
     (tmp_path / "experiments").write_text("a file where a folder should be")
     with pytest.raises(RefusedError, match=r"cannot be written .*experiments_root"):
         Experiment(tmp_path / "experiments", "run").open(keep=False)
+
+
+@pytest.mark.parametrize("hidden", ["training_states", "models"])
+def test_a_folder_that_cannot_be_listed_is_refused_for_its_checkpoints_would_seem_not_to_be_there(
+    tmp_path, monkeypatch, hidden
+):
+    """Permissions bind no superuser, whom tests may run as: the refusal is made up."""
+    Experiment(tmp_path, "run").open(keep=True)
+    real = Path.iterdir
+
+    def listing(path):
+        if path.name == hidden:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr(Path, "iterdir", listing)
+    with pytest.raises(RefusedError, match=rf"run/{hidden}: cannot be written or read .Permission denied"):
+        Experiment(tmp_path, "run").open(keep=True)
 
 
 def test_exit_json_says_how_the_start_ended(tmp_path):

@@ -150,6 +150,15 @@ def test_an_explicit_precision_beats_use_amp_and_its_absence_means_fp32():
     assert name == "bf16" or (name == "fp32" and "use_amp" in note)
 
 
+def test_the_log_says_where_fp32_is_rounded_to_tf32(monkeypatch):
+    gpu = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    assert Precision("fp32", gpu).told == "fp32, convolutions in TF32"
+    assert (Precision("bf16", gpu).told, Precision("fp32", CPU).told) == ("bf16", "fp32")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    assert Precision("fp32", gpu).told == "fp32"
+
+
 def test_bf16_autocast_keeps_weights_in_fp32():
     network, step = make()
     update(network, step, Precision("bf16", CPU))

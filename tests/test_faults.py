@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import multiprocessing
 import os
 import random
+import re
 import signal
 import socket
+import termios
 import time
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from forked import ended, reached, train
+from forked import ended, logged, reached, train
 from tiny import assert_same_end, end_state, equal, in_process, options, pictures
 
+import srkit.train
 from srkit.engine import faults
 from srkit.engine.checkpoint import CheckpointStore, read_checkpoint
 from srkit.engine.trainer import Trainer
@@ -134,6 +140,21 @@ def test_a_save_that_the_disk_refuses_is_tried_again_and_changes_nothing(tiny, w
     assert_same_end(whole, tiny / "experiments/tiny")
 
 
+@pytest.mark.parametrize(
+    ("free", "code", "said"),
+    [
+        (1000, 2, r"0\.0 MB are free on that disk, one checkpoint takes about \S+ MB; make room"),
+        (60_000, 0, r"WARNING.*this training will write about \S+ MB .*prune_weights"),
+        (10**9, 0, r"^(?!.*are free)"),
+    ],
+)
+def test_room_for_checkpoints_is_compared_before_the_first_iteration(tiny, monkeypatch, capsys, free, code, said):
+    monkeypatch.setattr("srkit.engine.saving.free_disk_bytes", lambda path: free)
+    assert in_process(tiny, options(tiny, train__total_iter=2)) == code
+    out, err = capsys.readouterr()
+    assert re.search(said, (out + err).replace("\n", " "))
+
+
 def test_a_checkpoint_that_cannot_be_removed_stays_and_ends_nothing(tiny, whole, inject, capsys):
     inject("save.in_prune:1:io")
     assert in_process(tiny, options(tiny, **ENDED)) == 0
@@ -169,7 +190,7 @@ def test_a_full_disk_takes_log_records_and_curves_but_not_the_training(tiny, mon
     assert "iter_12" in states(tiny)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # TensorBoard's writer dies
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 def test_curves_that_stop_being_written_do_not_stop_the_training(tiny, monkeypatch, capsys):
     from tensorboard.summary.writer import record_writer
 
@@ -178,8 +199,9 @@ def test_curves_that_stop_being_written_do_not_stop_the_training(tiny, monkeypat
 
     monkeypatch.setattr(record_writer.RecordWriter, "write", full)
     assert in_process(tiny, options(tiny, **ENDED, logger__use_tb_logger=True)) == 0
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
     assert "training goes on without TensorBoard" in out or "last curves were not written" in out
+    assert "Traceback" not in err
 
 
 def test_validation_pictures_that_cannot_be_written_are_counted_and_the_training_goes_on(tiny, whole, capsys):
@@ -276,6 +298,26 @@ def test_a_second_ctrl_c_ends_at_once_and_loses_what_was_not_saved_alone(tiny, w
     assert time.monotonic() - began < 5
     assert ended(train(tiny, data, "--auto_resume")) == 0
     assert_same_end(whole, tiny / "experiments/tiny")
+
+
+def test_a_signal_while_a_loader_worker_hangs_is_obeyed_before_a_scheduler_kills(tiny, whole, monkeypatch):
+    """The iteration will not come to its end; the one before it is saved. A stopped worker answers torch nothing at all."""
+    monkeypatch.setattr("srkit.engine.stopping._PATIENCE_S", 1.0)
+    data = options(tiny, **{**ENDED, "train__total_iter": 10**6}, datasets__train__num_worker_per_gpu=1)
+    child = train(tiny, data)
+    assert reached(child, tiny / "experiments/tiny", 3)
+    below = Path(f"/proc/{child}/task/{child}/children").read_text().split()
+    worker = max(int(pid) for pid in below if Path(f"/proc/{pid}/stat").read_text().split(")")[1].split()[0] != "Z")
+    os.kill(worker, signal.SIGSTOP)
+    time.sleep(0.5)
+    os.kill(child, signal.SIGUSR1)
+    try:
+        assert ended(child, 30) == 75
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(worker, signal.SIGCONT)
+    told = json.loads((tiny / "experiments/tiny/exit.json").read_text())
+    assert told["checkpoint"].endswith(f"iter_{told['iteration']}")
 
 
 # Peers
@@ -417,6 +459,60 @@ def test_a_clock_that_jumps_mixes_nothing_up(tiny, whole, monkeypatch):
 # Long runs
 
 
+@pytest.mark.parametrize(("is_async", "lost"), [(False, [2]), (True, [3, 4])])
+def test_a_kill_in_a_save_costs_one_interval_and_with_async_save_what_was_trained_meanwhile(tiny, is_async, lost):
+    def slow_disk() -> None:
+        save = CheckpointStore.save
+        CheckpointStore.save = lambda *given: (time.sleep(0.3 if given[1].iteration == 4 else 0), save(*given))
+
+    data = options(tiny, train__total_iter=12, logger__save_checkpoint_freq=2, logger__async_save=is_async)
+    assert ended(train(tiny, data, env={"SRKIT_FAULT": "save.before_rename:2"}, first=slow_disk)) == 86
+    found, _ = CheckpointStore(tiny / "experiments/tiny/training_states").newest_valid()
+    assert found.name == "iter_2"
+    assert logged(tiny / "experiments/tiny") - 2 in lost
+
+
+def test_a_requeue_signal_before_the_training_began_ends_with_its_code(tiny):
+    def hurried() -> None:
+        srkit.train.load_all = lambda *given, **more: os.kill(os.getpid(), signal.SIGUSR1)
+
+    assert ended(train(tiny, options(tiny), first=hurried)) == 75
+    assert "stopped: by SIGUSR1 before the training began" in (tiny / "tiny.out").read_text()
+
+
+def test_a_closed_terminal_saves_and_ends_with_its_code(tiny):
+    ours, theirs = os.openpty()
+
+    def in_terminal() -> None:
+        os.close(ours)
+        os.setsid()
+        fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
+        for stream in (0, 1, 2):
+            os.dup2(theirs, stream)
+
+    child = train(
+        tiny, options(tiny, train__total_iter=100_000, logger__save_checkpoint_freq=50_000), first=in_terminal
+    )
+    os.close(theirs)
+    assert reached(child, tiny / "experiments/tiny", 7)
+    os.close(ours)
+    assert ended(child) == 129
+    told = json.loads((tiny / "experiments/tiny/exit.json").read_text())
+    assert told["code"] == 129
+    assert told["iteration"] >= 7
+    assert states(tiny) == [f"iter_{told['iteration']}"]
+
+
+def test_under_nohup_a_closed_terminal_ends_nothing(tiny, whole):
+    def in_nohup() -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        between = Trainer.between_iterations
+        Trainer.between_iterations = lambda self: (os.kill(os.getpid(), signal.SIGHUP), between(self))
+
+    assert ended(train(tiny, options(tiny, **ENDED), first=in_nohup)) == 0
+    assert_same_end(whole, tiny / "experiments/tiny")
+
+
 def held_over_starts(tiny) -> list:
     """What the process holds after each of eight starts, the next going on from the last."""
     from usage import usage
@@ -428,6 +524,7 @@ def held_over_starts(tiny) -> list:
     for total in range(40, 321, 40):
         data["train"]["total_iter"] = total
         assert in_process(tiny, data, "--auto_resume") == 0
+        time.sleep(0.2)  # the system counts a thread for some moments after it was joined
         held.append(usage())
     return held
 

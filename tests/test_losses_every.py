@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import srkit.losses  # noqa: F401  (registers them)
 from srkit.registry import LOSSES
@@ -146,3 +147,25 @@ def test_feature_matching_teaches_the_generator():
     LOSSES.get("FeatureMatchingLoss")()(discriminator(generator(lq))[1], discriminator(gt)[1]).backward()
     assert_taught(generator)
     assert_untouched(discriminator)
+
+
+class _FromHost(TorchDispatchMode):
+    """Names operations that a GPU would be waited for: reading a value back, and making a tensor of numbers on the host."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.lift_fresh.default):
+            self.found.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", IMAGE_LOSSES)
+def test_no_image_loss_makes_the_host_wait_for_the_device(name):
+    loss = LOSSES.get(name)(**OPTIONS.get(name, {}))
+    sr, gt = pictures(SIDES.get(name, 12))
+    with _FromHost() as noted:
+        total(loss(sr.requires_grad_(), gt)).backward()
+    assert noted.found == []

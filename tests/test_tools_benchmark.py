@@ -1,17 +1,20 @@
 """`srkit benchmark`: stages that add up, a bare loop that trains alike, and a report of each kind."""
 
 import json
+import subprocess
+import sys
 import time
 
 import pytest
 import torch
-from tiny import options, pictures, write_options
+from tiny import ROOT, options, pictures, write_options
 
 from srkit import build
 from srkit.engine.transfer import Batch
 from srkit.errors import RefusedError
 from srkit.options import load_options
 from srkit.tools.__main__ import main
+from srkit.tools.benchmarking import inferring
 from srkit.tools.benchmarking.evaluating import measure_evaluation
 from srkit.tools.benchmarking.loading import LoadingRow, verdict
 from srkit.tools.benchmarking.stages import Spread, StageClock, Time, ratio, shares
@@ -152,10 +155,34 @@ def test_inference_is_measured_by_tile_size(tiny):
     assert "| whole |" in text
 
 
+@pytest.mark.parametrize(
+    ("problem", "told"),
+    [(torch.OutOfMemoryError("CUDA out of memory"), "out of memory"), (RuntimeError("no kernel\nat x"), "no kernel")],
+)
+def test_a_tile_size_that_fails_leaves_the_others(tiny, monkeypatch, problem, told):
+    bare = inferring._bare
+
+    def failing(run, calls):
+        if len(calls) == 1:
+            raise problem
+        bare(run, calls)
+
+    monkeypatch.setattr(inferring, "_bare", failing)
+    found, text = run_benchmark(tiny, "infer", "--size", "24", "--tiles", "0", "12", "--seconds", "0.01")
+    assert found["rows"][1]["tiles"] == 9
+    assert f"| whole |  | {told} |" in text
+
+
 def test_compiling_without_a_compiler_is_refused_before_anything_runs(monkeypatch):
     monkeypatch.setattr(build.shutil, "which", lambda name: None)
     with pytest.raises(RefusedError, match=r"train\.compile: .* needs a C\+\+ compiler, found none .*compile: false"):
         build.require_compiler(CPU)
+
+
+def test_compiling_needs_no_import_of_somebody_else():
+    code = "import torch; from srkit.build import compiled; compiled(torch.nn.Conv2d(1, 1, 3), 'default')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(("written", "read"), [(True, "default"), ("max-autotune", "max-autotune"), (False, False)])

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -18,6 +19,22 @@ _MOST = 8  # channels grow up to this multiple of num_feat
 
 def _leaky(x: Tensor) -> Tensor:
     return F.leaky_relu(x, 0.2, inplace=True)
+
+
+def _averaged(x: Tensor, side: int) -> Tensor:
+    """`F.adaptive_avg_pool2d`, whose gradient CUDA adds up in any order, and refuses to where that must not be."""
+    if x.is_cuda and torch.are_deterministic_algorithms_enabled():
+        return averaged_in_order(x, side)
+    return F.adaptive_avg_pool2d(x, side)
+
+
+def averaged_in_order(x: Tensor, side: int) -> Tensor:
+    """The same means, of rows and then of columns, with a gradient of plain sums. Shape: (B, C, H, W) -> (B, C, side, side)."""
+    for axis in (2, 3):
+        length = x.shape[axis]
+        ends = [(k * length // side, -(-(k + 1) * length // side)) for k in range(side)]
+        x = torch.stack([x.narrow(axis, first, last - first).mean(axis) for first, last in ends], axis)
+    return x
 
 
 @ARCHS.register()
@@ -128,7 +145,7 @@ class VGGAdaptiveDiscriminator(nn.Module):
         for layer in self.body:
             x = layer(x)
             features.append(x)
-        flat = F.adaptive_avg_pool2d(x, 7).flatten(1)
+        flat = _averaged(x, 7).flatten(1)
         for linear in self.fc:
             flat = _leaky(linear(flat))
         logits = self.fc_last(flat)

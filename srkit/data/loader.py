@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any, Literal, Protocol, TypeVar
@@ -138,6 +138,7 @@ def train_batches(
     pin_memory: bool = False,
     persistent_workers: bool = True,
     timeout_s: float = 120.0,
+    may_wait: Callable[[], bool] = lambda: True,
     on_error: OnError = "raise",
 ) -> Generator[HostBatch]:
     """Endless full batches; they straddle epochs.
@@ -155,6 +156,7 @@ def train_batches(
         pin_memory: Page-locked batches; ignored without CUDA.
         persistent_workers: Accepted for the option files' sake: an endless loader has one generation of workers.
         timeout_s: A worker silent for longer is taken to hang.
+        may_wait: False while a worker is silent gives it up before `timeout_s`.
         on_error: "raise" stops at an unreadable sample, "skip" takes the next readable file, up to `skip_limit` files.
 
     Raises: LoadingError naming the file, the dead worker or the hanging worker and what it was loading.
@@ -165,7 +167,9 @@ def train_batches(
     fetch = _TrainFetch(dataset, seed, on_error)
     pin = pin_memory and torch.cuda.is_available()
     bad: dict[int, str] = {}
-    for batch, failed in in_workers(fetch, plan, num_workers=num_workers, timeout_s=timeout_s, pin_memory=pin):
+    for batch, failed in in_workers(
+        fetch, plan, num_workers=num_workers, timeout_s=timeout_s, pin_memory=pin, may_wait=may_wait
+    ):
         for index in failed.keys() - bad.keys():
             bad[index] = failed[index]
             _log.warning("skipped an unreadable sample (%d so far): %s", len(bad), failed[index])

@@ -7,6 +7,7 @@ raises in whatever the main thread is doing, and with a timeout it notices a dea
 from __future__ import annotations
 
 import atexit
+import math
 import signal
 import threading
 import time
@@ -92,7 +93,13 @@ def _own_child_handler() -> Iterator[None]:
 
 
 def in_workers(
-    fetch: Callable[[Any], R], plan: Iterable[Any], *, num_workers: int, timeout_s: float, pin_memory: bool = False
+    fetch: Callable[[Any], R],
+    plan: Iterable[Any],
+    *,
+    num_workers: int,
+    timeout_s: float,
+    pin_memory: bool = False,
+    may_wait: Callable[[], bool] = lambda: True,
 ) -> Iterator[R]:
     """`fetch` of each task of `plan`, in order.
 
@@ -101,6 +108,7 @@ def in_workers(
         plan: Tasks; may be endless.
         timeout_s: Silence after which a worker is taken to hang.
         pin_memory: Results that have `pin_memory()` come from page-locked memory; with workers only.
+        may_wait: Asked every few seconds while a worker is silent; False gives it up before `timeout_s`.
 
     Raises: LoadingError naming the failed sample, the dead worker or the hanging one.
     """
@@ -124,13 +132,16 @@ def in_workers(
         crew = _Crew(iter(loader), work.board.numpy())
     # Should the program end with this generator open, nobody else would end workers that ignore SIGTERM.
     atexit.register(crew.kill)
+    watch = threading.Thread(target=crew.watch, args=(timeout_s, may_wait), daemon=True)
+    watch.start()
     try:
-        while (result := crew.next(timeout_s)) is not None:
+        while (result := crew.next(timeout_s, may_wait)) is not None:
             if isinstance(result, _Failure):
                 raise LoadingError(result.text)
             yield result
     finally:
-        crew.close()
+        crew.close(timeout_s)
+        watch.join()
         atexit.unregister(crew.kill)
 
 
@@ -141,14 +152,35 @@ class _Crew:
         # Two private names of torch's iterator are used: its processes, and the shutdown its __del__ runs, which
         # cannot be left to __del__ because a traceback may hold the iterator for long.
         self.results, self.board, self.processes = results, board, list(results._workers)
+        self.waiting_since = math.inf
+        self.ended_after_s: float | None = None
+        self._is_closed = threading.Event()
 
-    def next(self, timeout_s: float) -> Any:
+    def watch(self, timeout_s: float, may_wait: Callable[[], bool]) -> None:
+        """Runs in a thread: ends workers that stand so still that even `next` hangs.
+
+        torch fetches what a worker announced from the worker itself, without a timeout, and one that was stopped as a whole, or
+        keeps Python's lock, never answers.
+        """
+        while not self._is_closed.wait(_POLL_S):
+            waited = time.monotonic() - self.waiting_since - 2 * _POLL_S  # `next` itself has the first say
+            if waited >= timeout_s or (waited >= 0 and not may_wait()):
+                self.ended_after_s = waited + 2 * _POLL_S
+                for process in self.processes:
+                    process.kill()
+                return
+
+    def next(self, timeout_s: float, may_wait: Callable[[], bool]) -> Any:
         """The next result, None at the end. LoadingError when a worker died or hangs."""
-        start = time.monotonic()
+        start = self.waiting_since = time.monotonic()
         while True:
             try:
-                return next(self.results, None)
+                result = next(self.results, None)
+                self.waiting_since = math.inf
+                return result
             except (RuntimeError, OSError, EOFError) as error:
+                if self.ended_after_s is not None:
+                    raise LoadingError(self._describe_still()) from None
                 timed_out = "DataLoader timed out" in str(error)
                 if not timed_out:
                     self._await_end()
@@ -157,8 +189,9 @@ class _Crew:
                     raise LoadingError(self._describe_dead(dead)) from None
                 if not timed_out:
                     raise
-                if time.monotonic() - start >= timeout_s:
-                    raise LoadingError(self._end_hanging(timeout_s)) from None
+                waited = time.monotonic() - start
+                if waited >= timeout_s or not may_wait():
+                    raise LoadingError(self._end_hanging(min(waited, timeout_s))) from None
 
     def _await_end(self) -> None:
         """Give a worker time to end: its connections break first, then its sentinel, and only then is it dead."""
@@ -178,6 +211,16 @@ class _Crew:
             "lower num_worker_per_gpu"
         )
 
+    def _describe_still(self) -> str:
+        workers = ", ".join(
+            f"{k} (pid {process.pid}, last at sample {int(self.board[k, _SAMPLE])})"
+            for k, process in enumerate(self.processes)
+        )
+        return (
+            f"a loader worker hangs: no answer for {self.ended_after_s:.0f} s from one of {workers}; all of them were ended. "
+            "Was it stopped (SIGSTOP), or is the machine swapping?"
+        )
+
     def _end_hanging(self, timeout_s: float) -> str:
         now = time.monotonic()
         busy = sorted((since, k) for k, since in enumerate(self.board[:, _SINCE]) if since)
@@ -189,13 +232,15 @@ class _Crew:
         since, k = busy[0]
         return (
             f"loader worker {k} (pid {self.processes[k].pid}) hangs: busy for {now - since:.0f} s, "
-            f"at sample {int(self.board[k, _SAMPLE])}; the limit is {timeout_s:g} s"
+            f"at sample {int(self.board[k, _SAMPLE])}; given up after {timeout_s:.0f} s"
         )
 
-    def close(self) -> None:
+    def close(self, timeout_s: float) -> None:
         """Let the workers finish what they hold, for some seconds; then end them."""
+        self.waiting_since = time.monotonic() - timeout_s + _END_S
         self.results._shutdown_workers()
         self.kill()
+        self._is_closed.set()
 
     def kill(self) -> None:
         """End every worker that still lives."""

@@ -86,6 +86,8 @@ def build(bench: Workbench, *, max_upload_mb: int, waiting: int) -> gr.Blocks:
                 file = gr.File(
                     label=f"Picture, slide or volume, {max_upload_mb} MB at most", height=150, elem_id="file"
                 )
+                # gradio's own (6.31) leaves an empty file behind at each call.
+                file.preprocess = _path_of  # type: ignore[method-assign]
                 gr.HTML(elem_id="limit")
                 found = gr.Markdown(elem_id="found")
                 model = gr.Dropdown(list(bench.models), value=first, label="Model", filterable=False, elem_id="model")
@@ -214,6 +216,10 @@ def build(bench: Workbench, *, max_upload_mb: int, waiting: int) -> gr.Blocks:
         )
     page.queue(max_size=waiting, default_concurrency_limit=1, api_open=False)
     return page
+
+
+def _path_of(payload: Any) -> Any:
+    return None if payload is None else payload.path
 
 
 def _numbers(*labels: str) -> list[gr.Number]:

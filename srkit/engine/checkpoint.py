@@ -84,17 +84,22 @@ def require_whole(path: Path) -> None:
 
 
 class _HashingFile:
-    """Write-only file that hashes and counts what passes; keeps OSError as it is, where torch's zip writer would not."""
+    """Write-only file that hashes and counts what passes; keeps the first OSError, where torch's zip writer would not."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self.sha256 = hashlib.sha256()
         self.size = 0
+        self.error: OSError | None = None
 
     def write(self, data: bytes) -> int:
         self.sha256.update(data)
         self.size += len(data)
-        return self._file.write(data)
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = self.error or error
+            raise
 
     def flush(self) -> None:
         self._file.flush()
@@ -107,8 +112,15 @@ def _write(path: Path, dump: Any) -> dict[str, Any]:
         if isinstance(dump, bytes):
             out.write(dump)
         else:
-            # A write-only object is all that torch's zip writer needs.
-            torch.save(dump, out)  # type: ignore[arg-type]
+            # A write-only object is all that torch's zip writer needs. It ends its archive after a refused write, too, and
+            # then complains of a wrong position (RuntimeError) instead of the disk.
+            try:
+                torch.save(dump, out)  # type: ignore[arg-type]
+            except RuntimeError:
+                if out.error is None:
+                    raise
+            if out.error is not None:
+                raise out.error
         raw.flush()
         os.fsync(raw.fileno())
     return {"size": out.size, "sha256": out.sha256.hexdigest()}
@@ -136,11 +148,28 @@ def write_atomically(path: Path, dump: Any) -> None:
     except OSError as error:
         with suppress(OSError):  # where there is no folder there is no part of a file either
             part.unlink()
-        raise StorageError(f"{path}: cannot be written ({error.strerror or error}); {free_space(path)}") from error
+        raise StorageError(
+            f"{path}: cannot be written ({error.strerror or error}); {free_space(path, tensor_bytes(dump))}"
+        ) from error
 
 
-def free_space(path: Path) -> str:
-    return f"{free_disk_bytes(path) / 2**20:,.0f} MB free on that disk"
+def free_space(path: Path, needed: int = 0) -> str:
+    """What is free where `path` lies, in words; beside it what is `needed`, in bytes."""
+    free = f"{megabytes(free_disk_bytes(path))} free on that disk"
+    return f"{free}, about {megabytes(needed)} needed" if needed else free
+
+
+def megabytes(count: float) -> str:
+    return f"{count / 2**20:,.0f} MB" if count >= 10 * 2**20 else f"{count / 2**20:.1f} MB"
+
+
+def tensor_bytes(value: Any) -> int:
+    """What the tensors in dictionaries and lists take in a file."""
+    if isinstance(value, torch.Tensor):
+        return value.nbytes
+    if isinstance(value, Mapping):
+        return sum(map(tensor_bytes, value.values()))
+    return sum(map(tensor_bytes, value)) if isinstance(value, (list, tuple)) else 0
 
 
 @dataclass
@@ -197,7 +226,8 @@ class CheckpointStore:
         except OSError as error:
             shutil.rmtree(part, ignore_errors=True)
             raise StorageError(
-                f"checkpoint {final} could not be written ({error.strerror or error}); {free_space(self.folder)}; "
+                f"checkpoint {final} could not be written ({error.strerror or error}); "
+                f"{free_space(self.folder, tensor_bytes([snapshot.networks, snapshot.training]))}; "
                 "older checkpoints are untouched"
             ) from error
         fault("save.before_prune")

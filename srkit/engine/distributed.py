@@ -138,8 +138,9 @@ class Group:
         try:
             collective()
         except RuntimeError as error:  # what torch.distributed raises for a dead or silent peer
+            reason = str(error).partition("\n")[0].partition(". ")[0]  # gloo adds advice of its own, and wishes luck
             raise PeerLostError(
-                f"a process of the group died or stopped answering ({error}); start all of them again with --auto_resume"
+                f"a process of the group died or stopped answering ({reason}); start all of them again with --auto_resume"
             ) from error
 
 

@@ -58,6 +58,7 @@ class Experiment:
         Returns: The archive's path, when one was made.
         Raises: InUseError naming the holder; RefusedError when the place cannot be written.
         """
+        place = self.folder
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._take_lock()
@@ -71,17 +72,21 @@ class Experiment:
                 folder.mkdir(exist_ok=True)
             for stray in self.models.glob(".tmp-*"):  # a killed start was writing it
                 stray.unlink()
-            probe = self.folder / ".probe"
-            with probe.open("w") as file:
-                file.write("x" * 4096)
-                file.flush()
-                os.fsync(file.fileno())
-            probe.unlink()
+            for place in (self.models, self.training_states, self.folder):
+                list(
+                    place.iterdir()
+                )  # glob finds nothing where it may not look, and checkpoints would seem not to be there
+                probe = place / ".probe"
+                with probe.open("w") as file:
+                    file.write("x" * 4096)
+                    file.flush()
+                    os.fsync(file.fileno())
+                probe.unlink()
             (self.folder / "exit.json").unlink(missing_ok=True)  # of the start before; a killed start has none
         except OSError as error:
             raise RefusedError(
-                f"{self.folder}: cannot be written ({error.strerror}); {free_space(self.folder)}; "
-                "set path.experiments_root to another place or change its permissions"
+                f"{place}: cannot be written or read ({error.strerror}); {free_space(self.folder)}; "
+                "make room, set path.experiments_root to another place or change its permissions"
             ) from error
         return archived
 

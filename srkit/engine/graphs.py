@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from srkit.engine.joined_edges import looped, recordable_edges, scripted
 from srkit.engine.onnx_model import BLOCK, open_session
+from srkit.engine.onnx_seal import sealed
 from srkit.errors import RefusedError
 
 Precision = Literal["fp32", "fp16"]
@@ -50,7 +51,7 @@ def pictures(channels: int, batch: int, size: Sequence[int], seed: int = 0) -> T
 
 def onnx_graph(network: nn.Module, channels: int, axes: int, precision: Precision, about: str) -> bytes:
     """An ONNX file: input `lq` and output `sr`, float32, (batch, channels, height, width) or (batch, channels, i, j, k),
-    any sizes. `about` goes into its metadata.
+    any sizes. `about` goes into its metadata, and the file's own checksum behind all.
 
     Raises: RefusedError when a package is missing, or an operation that ONNX or the exporter does not know is met.
     """
@@ -86,8 +87,7 @@ def onnx_graph(network: nn.Module, channels: int, axes: int, precision: Precisio
     # The exporter notes for each operation where in whose files it was met.
     onnx_ir.passes.common.ClearMetadataAndDocStringPass()(program.model)
     program.model.metadata_props[BLOCK] = about
-    content: bytes = program.model_proto.SerializeToString()
-    return content
+    return sealed(program.model_proto.SerializeToString())
 
 
 def torchscript_graph(network: nn.Module, channels: int, axes: int, about: str) -> bytes:

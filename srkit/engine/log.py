@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from datetime import timedelta
@@ -162,6 +163,7 @@ class TrainingLog:
         if self._tb is None and self.tb_folder is not None and self.is_main:
             from torch.utils.tensorboard import SummaryWriter
 
+            _silence_curve_threads()
             self._tb = SummaryWriter(str(self.tb_folder), purge_step=self.start_iteration + 1)
         return self._tb
 
@@ -250,6 +252,20 @@ class TrainingLog:
                 self._tb.close()
             except OSError as error:
                 logger.warning("%s: its last curves were not written (%s)", self.tb_folder, error)
+
+
+def _silence_curve_threads() -> None:
+    """No traceback when a thread of TensorBoard cannot write: the next call raises the same error, and one line says so."""
+    earlier = threading.excepthook
+    if earlier.__module__ == __name__:
+        return
+
+    def hook(dead: threading.ExceptHookArgs) -> None:
+        writes_curves = type(dead.thread).__module__.startswith("tensorboard.")
+        if not (writes_curves and isinstance(dead.exc_value, OSError)):
+            earlier(dead)
+
+    threading.excepthook = hook
 
 
 def _finite(values: Mapping[str, float]) -> dict[str, float | None]:

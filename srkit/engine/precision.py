@@ -61,6 +61,14 @@ class Precision:
         self.dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
         self.scaler = torch.amp.GradScaler(device.type) if name == "fp16" else None
 
+    @property
+    def told(self) -> str:
+        """The format, for the log; torch's default for float32 convolutions on newer GPUs is a shorter one, which is fast."""
+        is_tf32 = self.name == "fp32" and self.device.type == "cuda" and torch.backends.cudnn.allow_tf32
+        if is_tf32 and torch.cuda.get_device_capability(self.device) >= (8, 0):
+            return "fp32, convolutions in TF32"
+        return self.name
+
     def autocast(self) -> AbstractContextManager[Any]:
         if self.name == "fp32":
             return nullcontext()

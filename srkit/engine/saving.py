@@ -1,11 +1,13 @@
 """When and how a training run is saved: snapshot on every rank, one writer, exported weights, patience with full disks.
 
-Training waits for the snapshot alone, a copy of the state in memory; a thread writes it to disk meanwhile.
+Training waits for the snapshot alone, a copy of the state in memory; a thread writes it to disk meanwhile, unless asked
+to be waited for.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,13 +18,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from srkit.engine.checkpoint import CheckpointStore, Snapshot
+from srkit.disk import free_disk_bytes
+from srkit.engine.checkpoint import CheckpointStore, Snapshot, megabytes, tensor_bytes
 from srkit.engine.distributed import Group
 from srkit.engine.faults import fault
 from srkit.engine.model_file import ModelInfo, write_model
 from srkit.engine.optim import all_finite
 from srkit.engine.seeding import random_states, restore_random_states
-from srkit.errors import DivergedError, StorageError, WeightsError
+from srkit.errors import DivergedError, RefusedError, StorageError, WeightsError
 
 if TYPE_CHECKING:
     from srkit.engine.trainer import Trainer
@@ -41,6 +44,7 @@ class Saver:
         meta: Copied into every manifest: option and data digests, versions.
         prune_weights: Whether exported weights go when their checkpoint does.
         max_failures: Saves in a row that may fail before the run ends.
+        is_async: Whether training goes on while a checkpoint is written.
     """
 
     store: CheckpointStore
@@ -51,6 +55,7 @@ class Saver:
     freq: int
     prune_weights: bool = False
     max_failures: int = 3
+    is_async: bool = True
     saved_at: int = -1
     last_duration_s: float = 0.0
     failures: int = 0
@@ -72,8 +77,36 @@ class Saver:
             self.last_duration_s = 8 * weights / 100e6
         return self.last_duration_s
 
+    def require_room(self, trainer: Trainer) -> None:
+        """Compares what the run will write with what is free: a warning when it will not do. Collective.
+
+        Raises: RefusedError when not even one checkpoint fits.
+        """
+        parameters = sum(tensor_bytes(list(net.parameters())) for net in trainer.networks.values())
+        states = [net.state_dict() for net in trainer.networks.values()]
+        models = tensor_bytes(states) + (tensor_bytes(trainer.ema.network.state_dict()) if trainer.ema else 0)
+        checkpoint = models + 2 * parameters  # Adam's moments
+        folder = self.store.folder
+        free = self.group.gather(free_disk_bytes(folder))[0]
+        if free < models:
+            raise RefusedError(
+                f"{folder}: {megabytes(free)} are free on that disk, one checkpoint takes about {megabytes(checkpoint)}; "
+                "make room, or set path.experiments_root to another place"
+            )
+        kept = max(1, self.store.keep_last + 1 - len(self.store.folders()))
+        saves = math.ceil((trainer.total_iter - trainer.iteration) / self.freq)
+        exported = (kept if self.prune_weights else saves) + 2  # latest, best
+        needed = kept * checkpoint + exported * models
+        if free < needed:
+            logger.warning(
+                "%s: %s are free on that disk; this training will write about %s (%d checkpoints of %s at a time, %d times "
+                "weights of %s). Make room%s, or save less often (logger.save_checkpoint_freq)",
+                folder, megabytes(free), megabytes(needed), kept, megabytes(checkpoint), exported, megabytes(models),
+                "" if self.prune_weights else ", set logger.prune_weights: true",
+            )  # fmt: skip
+
     def save(self, trainer: Trainer, required: bool) -> None:
-        """Takes a snapshot and has it written: while training goes on, or, when `required`, before this returns.
+        """Takes a snapshot and has it written: while training goes on, or, unless async or when `required`, before this returns.
 
         An earlier snapshot that is still being written is waited for, so that one at most lies in memory.
 
@@ -86,8 +119,8 @@ class Saver:
             best = trainer.validation.best_iteration()
             self._saving = self._writer.submit(self._write, snapshot, best, began, required)
         self._is_unfinished, self.saved_at = True, snapshot.iteration
-        if required:
-            self.finish(required=True)
+        if required or not self.is_async:
+            self.finish(required)
 
     def finish(self, required: bool = False) -> None:
         """Waits until all is written. Collective, like `save`, whose errors of writing come to light here."""

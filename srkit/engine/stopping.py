@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import signal
@@ -12,6 +13,7 @@ from typing import ClassVar
 
 from srkit.errors import ExitCode, RefusedError
 
+_PATIENCE_S = 10.0
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -43,6 +45,7 @@ class StopRequest:
         signal.SIGINT: (ExitCode.INTERRUPTED, "Ctrl-C"),
         signal.SIGTERM: (ExitCode.TERMINATED, "SIGTERM"),
         signal.SIGUSR1: (ExitCode.REQUEUE, "SIGUSR1"),
+        signal.SIGHUP: (ExitCode.HUNG_UP, "SIGHUP, for its terminal was closed"),
     }
 
     def __init__(self, limit_s: float | None = None, started: float | None = None) -> None:
@@ -50,18 +53,28 @@ class StopRequest:
         self.reserve_s = 5.0
         self.code: ExitCode | None = None
         self.reason = ""
+        self._asked_at = math.inf
+        self._terminals: list[int] = []
 
     def install(self) -> None:
-        """Takes over SIGINT, SIGTERM and SIGUSR1 of this process (main thread only)."""
+        """Takes over SIGINT, SIGTERM, SIGUSR1 and, unless nohup has it ignored, SIGHUP (main thread only)."""
         for number in self.SIGNALS:
-            signal.signal(number, self._on_signal)
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, self._on_signal)
+        self._terminals = [stream for stream in (1, 2) if os.isatty(stream)]
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self.code == ExitCode.INTERRUPTED:
             _say("stopped at once; the newest checkpoint is the last one saved")
             os._exit(ExitCode.INTERRUPTED)
+        if number == signal.SIGHUP:  # writing to a terminal that is gone is an error
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            for stream in self._terminals:
+                os.dup2(nowhere, stream)
+            os.close(nowhere)
         if self.code is None:
             self.code, self.reason = self.SIGNALS[signal.Signals(number)]
+            self._asked_at = time.monotonic()
             _say(f"{self.reason}: finishing this iteration, then saving")
 
     def is_requested(self, ahead_s: float = 0.0) -> bool:
@@ -70,6 +83,10 @@ class StopRequest:
         if self.code is None and late:
             self.code, self.reason = ExitCode.TIME_LIMIT, "--time_limit"
         return self.code is not None
+
+    def is_overdue(self) -> bool:
+        """Whether a signal came so long ago that no iteration is worth waiting for: SLURM kills after 30 s."""
+        return time.monotonic() - self._asked_at > _PATIENCE_S
 
     def adopt(self, code: ExitCode, reason: str) -> None:
         """Takes over a peer's reason, so that all ranks end alike."""

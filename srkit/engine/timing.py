@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from srkit.engine.log import logger
 from srkit.engine.restorer import Restorer
 
-_FLOP_SIDE_PX = {2: 256, 3: 32}
+_FLOP_SIDE_PX = {2: 64, 3: 32}
 """Operations are counted on a corner of the first picture of at most so many lq pixels along each axis."""
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")

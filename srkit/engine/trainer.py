@@ -177,11 +177,15 @@ class Trainer:
             self._give_up_when_diverged()
             self.saver.save(self, required=stopping or is_end)
         if stopping:
-            raise Stopped(
-                f"stopped by {self.stop.reason} at iteration {self.iteration:,} of {self.total_iter:,}; everything is "
-                "saved. Run the same command with --auto_resume to go on",
-                self.stop.code or ExitCode.INTERRUPTED,
-            )
+            raise self.stopped()
+
+    def stopped(self) -> Stopped:
+        """What ends a run that was asked to stop and is saved."""
+        return Stopped(
+            f"stopped by {self.stop.reason} at iteration {self.iteration:,} of {self.total_iter:,}; everything is "
+            "saved. Run the same command with --auto_resume to go on",
+            self.stop.code or ExitCode.INTERRUPTED,
+        )
 
     def _log_line(self) -> None:
         self._give_up_when_diverged()

@@ -14,6 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from srkit.disk import require_no_pipe
 from srkit.errors import DataError, StorageError
 from srkit.imaging.headers import ImageHeader, read_header
 
@@ -36,6 +37,7 @@ def image_size(path: str | os.PathLike[str]) -> ImageHeader:
     Raises: DataError naming the path and the reason.
     """
     try:
+        require_no_pipe(path)
         with open(path, "rb") as file:
             return read_header(file, os.fspath(path))
     except OSError as error:
@@ -53,6 +55,7 @@ def read_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) ->
         too large, or samples other than 8 or 16 bit.
     """
     try:
+        require_no_pipe(path)
         data = Path(path).read_bytes()
     except OSError as error:
         raise _unreadable(path, error) from error

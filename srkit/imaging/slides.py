@@ -19,6 +19,7 @@ import numpy as np
 
 from srkit.errors import DataError, RefusedError
 from srkit.imaging.resize import imresize
+from srkit.imaging.slide_claims import require_possible
 from srkit.imaging.slide_handles import decode, handle_of
 
 SLIDE_SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".bif", ".czi", ".svslide", ".vms", ".vmu")
@@ -190,14 +191,15 @@ def open_slide(path: str | os.PathLike[str], *, mpp: float | None = None) -> Sli
         path: Anything OpenSlide reads: Aperio, Hamamatsu, MIRAX, Leica, Ventana, Zeiss, Philips, plain tiled TIFF.
         mpp: Microns per pixel of level 0, where the file does not say them.
 
-    Raises: DataError naming the path and the reason: missing, empty, damaged, not a slide. RefusedError when
-        OpenSlide is not installed.
+    Raises: DataError naming the path and the reason: missing, empty, damaged, not a slide, of sizes that it cannot have.
+        RefusedError when OpenSlide is not installed.
     """
     if mpp is not None and mpp <= 0:
         raise RefusedError(f"microns per pixel of a slide are above 0, found {mpp}")
     path = os.fspath(path)
     handle = handle_of(path, anew=True)
     facts = dict(handle.properties)
+    require_possible(path, facts)
     levels = [Level(w, h, d) for (w, h), d in zip(handle.level_dimensions, handle.level_downsamples)]
     return Slide(
         path,

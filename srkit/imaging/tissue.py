@@ -8,6 +8,7 @@ from functools import cached_property
 import cv2
 import numpy as np
 
+from srkit.errors import DataError
 from srkit.imaging.slides import Slide
 
 CELL_UM = 8.0
@@ -17,6 +18,8 @@ _MEDIAN = 3  # cells; CLAM's 7, on cells twice as large, loses strands of 100 um
 _CLOSING = 5
 _SMALLEST = 64  # cells of a piece of tissue: 64 um by 64 um
 _BLOCK_BYTES = 16 << 20
+_MOST_CELLS = 1 << 26  # a glass slide of 76 mm x 26 mm has 31 million of 8 um
+_LARGEST_BLOCK_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -89,13 +92,19 @@ def shrunk(slide: Slide, cell: int) -> np.ndarray:
     By area means of the coarsest level that is fine enough, block after block. Cells that reach beyond the slide see its
     outermost pixels repeated there.
 
-    Raises: DataError when the slide cannot be decoded.
+    Raises: DataError when the slide cannot be decoded, or is too large to be looked over.
     """
     fine = [k for k, item in enumerate(slide.levels) if item.downsample <= cell]
     view = slide.view(level=max(fine, key=lambda k: slide.levels[k].downsample))
     rows, columns = -(-slide.height // cell), -(-slide.width // cell)
     small = np.empty((rows, columns, 3), np.uint8)
     per_cell = cell / view.downsample
+    if rows * columns > _MOST_CELLS or 4 * view.width * per_cell > _LARGEST_BLOCK_BYTES:
+        raise DataError(
+            f"{slide.path}: {slide.width} x {slide.height} pixels, of which the smallest fitting level has {view.width} x "
+            f"{view.height}, are too many to be looked over in squares of {cell} pixels; the slide is damaged, its microns per "
+            "pixel are wrong, or it lacks smaller levels: write it anew as a pyramid"
+        )
     right = round(columns * per_cell)
     step = max(1, int(_BLOCK_BYTES / (4 * view.width * per_cell)))
     for row in range(0, rows, step):

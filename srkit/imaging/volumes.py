@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 import numpy as np
 
+from srkit.disk import require_no_pipe
 from srkit.errors import DataError, StorageError
 from srkit.imaging.geometry import shear_mm
 from srkit.imaging.volume_headers import (
@@ -187,6 +188,7 @@ def _opened(path: Path) -> Iterator[tuple[BinaryIO, int]]:
     if path.name.lower().endswith(_PAIR_SUFFIXES):
         raise DataError(f"{path}: Analyze and two-file NIfTI are not read; save the pair as one .nii or .nii.gz")
     try:
+        require_no_pipe(path)
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             packed = file.read(2) == b"\x1f\x8b"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from srkit.disk import require_no_pipe
 from srkit.engine.checkpoint import write_atomically
 from srkit.engine.log import logger
 from srkit.errors import DataError, RefusedError
@@ -58,6 +59,7 @@ class Pictures:
 
     def restore(self, source: Path, out: Path, tick: Tick) -> int:
         try:
+            require_no_pipe(source)
             data = source.read_bytes()
         except OSError as error:
             raise DataError(f"{source}: cannot be read ({error.strerror})") from error

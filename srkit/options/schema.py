@@ -107,6 +107,11 @@ class LoggerSection(Section):
 
     print_freq: Count = Field(default=100, description="Iterations between log lines.")
     save_checkpoint_freq: Count = Field(default=5000, description="Iterations between checkpoints.")
+    async_save: Flag = Field(
+        default=True,
+        description="Write checkpoints while training goes on. false: training waits for them, and a kill never costs more "
+        "than save_checkpoint_freq iterations.",
+    )
     use_tb_logger: Flag = Field(default=True, description="Write TensorBoard files.")
     wandb: WandbSection | None = Field(default=None, description="Weights & Biases.")
     prune_weights: Flag = Field(default=False, description="Delete exported weights together with their checkpoint.")

@@ -202,8 +202,8 @@ def _inference(found: Mapping[str, Any]) -> list[str]:
     rows = []
     for row in found["rows"]:
         name = str(row["tile"]) if row["tile"] else "whole"
-        if "out_of_memory" in row:
-            rows.append((name, "", "out of memory", "", "", ""))
+        if "megapixels_per_s" not in row:
+            rows.append((name, "", row.get("failed", "out of memory"), "", "", ""))
             continue
         speed, ratio = row["megapixels_per_s"], row["srkit_over_bare"]
         rows.append(

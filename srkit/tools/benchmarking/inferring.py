@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from srkit.engine.memory import is_out_of_memory
 from srkit.engine.restorer import Restorer
 from srkit.engine.timing import Stopwatch
 from srkit.errors import OutOfMemoryError
@@ -62,8 +63,10 @@ def _row(restorer: Restorer, lq: np.ndarray, tile: int, options: Options, second
         while len(ours) < _LEAST or time.perf_counter() - began < seconds:
             bare.append(timed(lambda: _bare(run, seen), 1, run.device))
             ours.append(timed(lambda: stopwatch(run, lq, 255.0, 0.0), 1, run.device))
-    except OutOfMemoryError as error:
-        return {"tile": tile, "out_of_memory": str(error)}
+    # RuntimeError: no kernel takes a tensor of that size, say. Other tiles still tell something.
+    except (OutOfMemoryError, RuntimeError) as error:
+        is_full = isinstance(error, OutOfMemoryError) or is_out_of_memory(error)
+        return {"tile": tile, "out_of_memory" if is_full else "failed": str(error).partition("\n")[0]}
     megapixels = math.prod(n * s for n, s in zip(lq.shape, restorer.scale)) / 1e6
     timing = stopwatch.timing()
     assert timing is not None
@@ -115,7 +118,7 @@ def _channels(restorer: Restorer, axes: int) -> int:
 def _verdict(rows: Sequence[dict[str, Any]]) -> str:
     fits = [row for row in rows if "megapixels_per_s" in row]
     if not fits:
-        return "no tile size fits into memory; try smaller ones with --tiles"
+        return "no tile size works here; try smaller ones with --tiles"
     best = max(fits, key=lambda row: row["megapixels_per_s"].median)
     least = min(fits, key=lambda row: row["peak_memory_bytes"] or 0)
     name = f"tiles of {best['tile']}" if best["tile"] else "the whole picture"

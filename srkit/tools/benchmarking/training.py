@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -62,10 +63,9 @@ def measure_training(
         _instrument(trainer, clock)
         loops = _Loops(parts, trainer, clock)
         flops = loops.count_flops()
-        reset_peak(device)
         drawn = PREFETCHED * item.num_worker_per_gpu + (item.num_prefetch_queue or 0)
         loops.run(seconds, drawn)
-        memory = peak(device)
+        memory = loops.peak_of_training()
         host_syncs = loops.count_host_syncs()
         if trace is not None:
             loops.profile(trace)
@@ -201,6 +201,16 @@ class _Loops:
                 self._train()
             self.times[LOADED].append(timed(self._timed, chunk, self.device))
         self.stages = self.clock.read()
+
+    def peak_of_training(self) -> float | None:
+        """The most memory of some iterations, when the bare loop's networks are gone: it is not asked for afterwards."""
+        del self.bare
+        gc.collect()
+        reset_peak(self.device)
+        for _ in range(3):
+            self._train()
+        wait(self.device)
+        return peak(self.device)
 
     def count_host_syncs(self) -> float | None:
         """How often the host waits for the GPU in an iteration on loaded batches; None on the CPU."""
