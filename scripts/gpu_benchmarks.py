@@ -154,7 +154,7 @@ def option_file(
 
 def resume(folder: Path, iterations: int) -> dict[str, Any]:
     """Whether a killed and resumed training ends as an undisturbed one; and how far two undisturbed ones drift apart."""
-    from tiny import end_state, equal, pictures, run
+    from tiny import pictures
 
     from srkit.engine.experiment import environment
 
@@ -164,30 +164,53 @@ def resume(folder: Path, iterations: int) -> dict[str, Any]:
     forms: dict[str, dict[str, Any]] = {"eager": {}, "compiled": {"compile": True}, "CUDA graphs": {"cuda_graph": True}}
     if not machine["gpus"]:
         forms = {"eager": {}}  # compiling for a CPU takes minutes
-    rows, drift = {}, {}
+    found: dict[str, dict[str, Any]] = {}
     for form, changes in forms.items():
-        ends = []
-        for kind in ("whole", "killed"):
-            name = f"{kind}_{form.replace(' ', '_')}"
-            file = gan_file(folder, name, iterations, deterministic=True, **changes)
-            if kind == "killed":
-                code, text = run("-opt", file, cwd=folder, env={"SRKIT_FAULT": "save.after_rename:2"})
-                require(code, 86, text)
-            code, text = run("-opt", file, "--auto_resume", cwd=folder)
-            require(code, 0, text)
-            ends.append(end_state(folder / f"experiments/{name}", iterations))
-        rows[form] = {"equal_to_the_bit": bool(equal(ends[0], ends[1]))}
-        print(form, rows[form], flush=True)
-    for form, changes in forms.items():
-        ends = []
-        for number in (1, 2):
-            name = f"drift_{number}_{form.replace(' ', '_')}"
-            code, text = run("-opt", gan_file(folder, name, iterations, deterministic=False, **changes), cwd=folder)
-            require(code, 0, text)
-            ends.append(end_state(folder / f"experiments/{name}", iterations))
-        drift[form] = apart(*ends)
-        print(form, drift[form], flush=True)
-    return {"kind": "resume", "iterations": iterations, "resumed": rows, "drift": drift, "machine": machine}
+        found[form] = {}
+        for part in (resumed, drifted):
+            try:
+                found[form] |= part(folder, form.replace(" ", "_"), iterations, changes)
+            except TrainingFailed as error:  # what another form shows is not lost
+                found[form].setdefault("failed", str(error))
+        print(form, found[form], flush=True)
+    return {"kind": "resume", "iterations": iterations, "forms": found, "machine": machine}
+
+
+def resumed(folder: Path, form: str, iterations: int, changes: dict[str, Any]) -> dict[str, Any]:
+    from tiny import end_state, equal
+
+    ends = []
+    for kind in ("whole", "killed"):
+        name = f"{kind}_{form}"
+        file = gan_file(folder, name, iterations, deterministic=True, **changes)
+        if kind == "killed":
+            trained(folder, file, expected=86, env={"SRKIT_FAULT": "save.after_rename:2"})
+        trained(folder, file, "--auto_resume")
+        ends.append(end_state(folder / f"experiments/{name}", iterations))
+    return {"equal_to_the_bit": bool(equal(ends[0], ends[1]))}
+
+
+def drifted(folder: Path, form: str, iterations: int, changes: dict[str, Any]) -> dict[str, Any]:
+    from tiny import end_state
+
+    ends = []
+    for number in (1, 2):
+        name = f"drift_{number}_{form}"
+        trained(folder, gan_file(folder, name, iterations, deterministic=False, **changes))
+        ends.append(end_state(folder / f"experiments/{name}", iterations))
+    return apart(*ends)
+
+
+class TrainingFailed(Exception):
+    """With the exit code and the end of what was printed."""
+
+
+def trained(folder: Path, file: Path, *flags: str, expected: int = 0, env: dict[str, str] | None = None) -> None:
+    from tiny import run
+
+    code, text = run("-opt", file, *flags, cwd=folder, env=env)
+    if code != expected:
+        raise TrainingFailed(f"a training ended with {code}, expected {expected}:\n{text[-3000:]}")
 
 
 def gan_file(folder: Path, name: str, iterations: int, **train: Any) -> Path:
@@ -203,11 +226,6 @@ def gan_file(folder: Path, name: str, iterations: int, **train: Any) -> Path:
         train__precision="bf16", logger__save_checkpoint_freq=iterations // 3, **{f"train__{k}": v for k, v in train.items()},
     )  # fmt: skip
     return write_options(folder, data, f"{name}.yml")
-
-
-def require(code: int, expected: int, text: str) -> None:
-    if code != expected:
-        sys.exit(f"a training ended with {code}, expected {expected}:\n{text[-3000:]}")
 
 
 def apart(one: tuple[Any, ...], other: tuple[Any, ...]) -> dict[str, Any]:
@@ -377,12 +395,15 @@ def basicsr_row(step: str, item: dict[str, Any]) -> Iterator[tuple[str, ...]]:
 
 
 def resume_rows(step: str, item: dict[str, Any]) -> Iterator[tuple[str, ...]]:
-    for form, told in item["resumed"].items():
-        drift = item["drift"][form]
-        first = drift["first_iteration_that_differs"]
-        text = f"losses differ from iteration {first}" if first else "losses equal"
-        equal = "yes" if told["equal_to_the_bit"] else "NO"
-        yield form, equal, f"{text}; weights by at most {drift['largest_weight_difference']:.2g}"
+    for form, told in item["forms"].items():
+        failed = told.get("failed", "").partition(":")[0]
+        equal = failed if "equal_to_the_bit" not in told else "yes" if told["equal_to_the_bit"] else "NO"
+        text = failed
+        if "largest_weight_difference" in told:
+            first = told["first_iteration_that_differs"]
+            text = f"losses differ from iteration {first}" if first else "losses equal"
+            text += f"; weights by at most {told['largest_weight_difference']:.2g}"
+        yield form, equal, text
 
 
 def gib(count: float | None) -> str:

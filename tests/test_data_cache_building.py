@@ -273,3 +273,23 @@ def test_a_training_set_goes_on_by_itself(pictures):
         a, b = (d.sample(k, np.random.default_rng(k)).images for d in (data, plain))
         np.testing.assert_array_equal(a["lq"], b["lq"])
     assert {json.loads(p.read_text())["format"] for p in pictures.rglob("index.json")} == {1}
+
+
+def test_a_file_that_another_process_was_done_with_just_now_has_no_size(pictures, monkeypatch):
+    cached = source(pictures, "cache")
+    cached.build()
+    held = sum(path.stat().st_size for path in cached.folder.glob("data-*.raw"))
+    plain = Path.glob
+    monkeypatch.setattr(Path, "glob", lambda self, pattern: [*plain(self, pattern), self / "data-gone-0.tmp"])
+    assert cached.nbytes == held > 0
+
+
+def test_what_another_computer_replaced_while_it_was_wanted_is_decoded(pictures, monkeypatch):
+    source(pictures, "cache").build()
+    changed = pictures / "gt/p00.png"
+    write_image(changed, np.zeros((9, 10, 3), np.uint8))
+    os.utime(changed, (1, 1))
+    cached = source(pictures, "cache")
+    rows, path = cached._load()
+    monkeypatch.setattr(cached, "_load", lambda: (rows, path.with_name("data-gone.raw")))
+    assert set(decoded_by(cached, monkeypatch)) == set(cached.names)

@@ -426,6 +426,16 @@ def test_skipped_updates_are_the_same_after_a_kill(tiny):
     assert 0 < skipped[-1] < 12
 
 
+def test_a_loss_that_is_not_finite_is_no_update_though_its_gradient_is_finite(tiny):
+    file = tiny / "finite_gradient.py"
+    file.write_text(NAN_BY_DATA.replace("class NanByData", "class NanBesideData").replace(
+        '* (float("nan") if bad else 1.0)', '+ (float("nan") if bad else 0.0)').replace("% 4 == 0", ">= 0"))  # fmt: skip
+    change = {"imports": [str(file)], "train__pixel_opt": {"type": "NanBesideData"}, "train__total_iter": 200}
+    assert in_process(tiny, options(tiny, **change)) == 3
+    told = [json.loads(line) for line in (tiny / "experiments/tiny/records.jsonl").read_text().splitlines()]
+    assert [r["skipped"] for r in told if r["kind"] == "train"] == list(range(1, 20))
+
+
 def test_a_loss_that_is_nan_for_ever_ends_with_its_code_and_saves_no_such_weights(tiny):
     (tiny / "nan_by_data.py").write_text(NAN_BY_DATA.replace("% 4 == 0", ">= 0"))
     change = {

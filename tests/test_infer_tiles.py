@@ -201,6 +201,18 @@ def test_auto_stays_within_the_memory_it_is_given():
     assert cut.blend == "crop"
 
 
+@pytest.mark.parametrize(
+    ("device", "precision", "expected"), [("cuda", "fp32", 8), ("cuda", "bf16", 4), ("cpu", "fp32", 50)]
+)
+def test_auto_fills_no_tensor_of_a_gpu_beyond_what_kernels_index(monkeypatch, device, precision, expected):
+    """100 GiB are free and a pixel takes 1 KiB: half of that, or 2^31 values of 4 or 2 bytes."""
+    monkeypatch.setattr("srkit.engine.tile_size.free_bytes", lambda device: 100 * 2**30)
+    monkeypatch.setattr(TileSize, "_bytes_per_pixel", lambda self, channels: 1024)
+    found = sizes(box(2, 2))
+    found.restorer.device, found.restorer.precision = torch.device(device), Precision(precision, torch.device("cpu"))
+    assert found._fitting(3) == expected * 2**20
+
+
 def test_auto_makes_tiles_no_larger_than_their_number_needs():
     chosen = sizes(box(2, 2), memory_bytes=1e9)
     chosen._room[3] = 600 * 600.0

@@ -66,7 +66,11 @@ class CachedSource:
     @property
     def nbytes(self) -> int:
         """Bytes of the decoded file, also before `build` when an earlier run made one or a part of one."""
-        return sum(path.stat().st_size for path in self.folder.glob("data-*.*"))
+        held = 0
+        for path in self.folder.glob("data-*.*"):
+            with suppress(FileNotFoundError):  # another process was done with it just now
+                held += path.stat().st_size
+        return held
 
     def label(self, index: int) -> str:
         return self.inner.label(index)
@@ -212,7 +216,10 @@ class CachedSource:
         wanted = np.flatnonzero(current & (rows[:, _OFFSET] < 0)).tolist()
         if not wanted:
             return
-        data = np.memmap(path, dtype=np.uint8, mode="r")
+        try:
+            data = np.memmap(path, dtype=np.uint8, mode="r")
+        except FileNotFoundError:  # another computer has replaced it: they are decoded
+            return
         for k in wanted:
             offset, length = int(old[k, _OFFSET]), int(old[k, 2:_OFFSET].prod())
             rows[k, 2:_OFFSET] = old[k, 2:_OFFSET]

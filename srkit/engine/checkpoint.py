@@ -156,7 +156,7 @@ def write_atomically(path: Path, dump: Any) -> None:
 def free_space(path: Path, needed: int = 0) -> str:
     """What is free where `path` lies, in words; beside it what is `needed`, in bytes."""
     free = f"{megabytes(free_disk_bytes(path))} free on that disk"
-    return f"{free}, about {megabytes(needed)} needed" if needed else free
+    return f"{free}, about {megabytes(needed)} needed" if needed >= 2**20 else free
 
 
 def megabytes(count: float) -> str:

@@ -21,6 +21,9 @@ UNKNOWN_REACH_PX = 32
 
 _MEASURED_PX = {"cpu": {2: 32, 3: 16}, "cuda": {2: 256, 3: 64}}  # side of the tile, by the number of axes
 _LEAST_PX = {2: 16, 3: 8}
+_INDEXED = 2**31
+"""Values that one tensor may have on a GPU: beyond these not every kernel counts far enough."""
+
 _UNSEEN_BYTES = 3 * 64 * 4  # per output pixel, of networks that do not run in torch: three maps of 64 channels
 _SLOW_CONV3D = 20_480
 
@@ -37,7 +40,7 @@ class Tiling:
         blend: "auto" crops tiles of networks whose reach is finite: they equal the whole when the overlap covers it, and
             miss it by little otherwise, for what is far off hardly counts. Tiles of others fade into each other.
         batch: Tiles that run at once; None is 1, but 2 small tiles of a volume on the CPU.
-        memory_bytes: Bound for "auto"; None is half of what is free.
+        memory_bytes: Bound for "auto"; None is half of what is free, on a GPU as much as 2^31 values take at most.
     """
 
     tile: Literal["auto"] | tuple[int, ...] | None = "auto"
@@ -122,9 +125,11 @@ class TileSize:
             device = self.restorer.device
             per_pixel = self._bytes_per_pixel(channels)
             free = free_bytes(device)
-            budget = self.wanted.memory_bytes or free / 2
+            most = _INDEXED * self.restorer.precision.dtype.itemsize if device.type == "cuda" else math.inf
+            budget = self.wanted.memory_bytes or min(free / 2, most)
             self._room[channels] = budget / per_pixel
-            origin = "--memory" if self.wanted.memory_bytes else f"half of the {_size(free)} free"
+            share = "half" if budget == free / 2 else "not more"
+            origin = "--memory" if self.wanted.memory_bytes else f"{share} of the {_size(free)} free"
             logger.info(
                 "tile auto: %s a pixel %s, %s (%s) hold %s lq pixels at once",
                 _size(per_pixel),

@@ -134,6 +134,8 @@ class Trainer:
     def _backward(self, turn: Turn, scene: Scene, losses: dict[str, Tensor], is_last: bool) -> None:
         terms = in_full_precision(turn, scene)
         total = torch.stack([term for term in terms.values() if term.requires_grad]).sum() / self.accum_iter
+        # The gradient of a loss that is not finite may well be (L1 against NaN has zeros): it is made not to be, on all ranks.
+        total = total * (1 + 0 * total.detach())
         parameters = self.optimizers[turn.network].parameters
         self.precision.backward(total, inputs=parameters, retain_graph=not is_last)  # turns share forward passes
         for name, term in terms.items():
@@ -204,7 +206,7 @@ class Trainer:
         streak = self.meter.worst_streak()
         if streak >= self.max_nonfinite:
             raise DivergedError(
-                f"{streak} updates in a row had non-finite gradients (until iteration {self.iteration:,}); the last "
+                f"{streak} updates in a row had a non-finite loss or gradient (until iteration {self.iteration:,}); the last "
                 "checkpoint is finite. Lower train.optim_g.lr, set train.grad_clip, or use precision bf16/fp32"
             )
 
