@@ -193,3 +193,26 @@ def test_a_wrong_word_of_the_command_line_is_one_problem_and_the_others_are_read
     assert "2 problems\n" in report
     assert "command line: found 'train', expected key=value" in report
     assert "command line, train.nope: unknown option" in report
+
+
+def test_a_test_does_not_look_at_how_training_data_are_loaded(tmp_path):
+    """A training file may be given to a test; what its training would not use is no matter there."""
+    told = warned(tmp_path, mode="test", path__pretrain_network_g="g.pth", datasets__train__num_prefetch_queue=4)
+    assert [line for line in told if "num_prefetch_queue" in line] == []
+
+
+OWN = """
+from srkit.registry import DATASETS
+
+
+@DATASETS.register()
+class CropsAlways:
+    def __init__(self, dataroot_gt: str, gt_size: int):
+        pass
+"""
+
+
+def test_what_a_dataset_cannot_do_without_is_not_named_where_it_is_evaluated(tmp_path):
+    (tmp_path / "crops_always.py").write_text(OWN)
+    val = {"name": "own", "type": "CropsAlways", "dataroot_gt": "gt", "gt_size": 16}
+    assert warned(tmp_path, imports=[str(tmp_path / "crops_always.py")], datasets__val=val) == []

@@ -220,7 +220,7 @@ def _cuda_graph(train: TrainSection, s: Sections) -> Iterator[Problem]:
         yield Problem(
             ("datasets", "train", "gt_size_max"), f"found {largest} {wish}, expected crops of one size; remove it"
         )
-    if "gt_size" in defaults and item.options.get("gt_size", defaults["gt_size"]) in (None, 0):
+    if "gt_size" in defaults and item.options.get("gt_size", defaults["gt_size"]) is None:
         yield Problem(("datasets", "train", "gt_size"), f"missing {wish}, which needs crops of one size")
 
 
