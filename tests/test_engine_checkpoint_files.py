@@ -6,12 +6,21 @@ import errno
 import os
 import pickle
 import zipfile
+from pathlib import Path
 
 import pytest
 import torch
 from test_engine_checkpoint import Evil
 
-from srkit.engine.checkpoint import load_tensors, require_whole, write_atomically
+from srkit.engine.checkpoint import (
+    _write,
+    free_space,
+    load_tensors,
+    megabytes,
+    require_whole,
+    tensor_bytes,
+    write_atomically,
+)
 from srkit.errors import StorageError, WeightsError
 
 
@@ -185,3 +194,36 @@ def test_a_folder_that_cannot_be_made_is_one_message(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StorageError, match=r"x\.json: cannot be written \(.*; [\d,]+ MB free on that disk"):
         write_atomically(tmp_path / "file" / "x.json", b"{}")
+
+
+def test_bytes_that_a_full_disk_refuses_are_an_error(tmp_path):
+    with pytest.raises(OSError, match="No space left on device"):
+        _write(Path("/dev/full"), b"x" * 2**20)
+
+
+def test_what_torch_cannot_save_is_no_fault_of_the_disk(tmp_path, monkeypatch):
+    def broken(*given):
+        raise RuntimeError("odd")
+
+    monkeypatch.setattr(torch, "save", broken)
+    with pytest.raises(RuntimeError, match="odd"):
+        write_atomically(tmp_path / "x.pth", {"weight": torch.zeros(1)})
+
+
+@pytest.mark.parametrize(
+    ("count", "told"),
+    [(1500 * 2**20, "1,500 MB"), (10 * 2**20, "10 MB"), (9.75 * 2**20, "9.8 MB"), (2**18, "0.2 MB"), (2**20, "1.0 MB")],
+)
+def test_megabytes_have_a_decimal_below_ten(count, told):
+    assert megabytes(count) == told
+
+
+def test_tensors_are_counted_wherever_they_lie():
+    held = {"a": [torch.zeros(3), (torch.zeros(2, dtype=torch.int64),)], "b": 5, "c": "text"}
+    assert tensor_bytes(held) == 3 * 4 + 2 * 8
+
+
+def test_what_is_needed_stands_beside_what_is_free_from_a_megabyte_on(tmp_path, monkeypatch):
+    monkeypatch.setattr("srkit.engine.checkpoint.free_disk_bytes", lambda path: 2**30)
+    assert free_space(tmp_path, 2**20 - 1) == free_space(tmp_path) == "1,024 MB free on that disk"
+    assert free_space(tmp_path, 2**20) == "1,024 MB free on that disk, about 1.0 MB needed"
