@@ -75,9 +75,8 @@ def main() -> int:
         folder = Path(temporary)
         pictures(folder / "data")
         os.chdir(folder)
-        must(
-            in_process(folder, settings(folder, "warm_up", 0, flags.sync))
-        )  # whatever is imported when needed is then there
+        # Whatever is imported when needed is then there.
+        must(in_process(folder, settings(folder, "warm_up", 0, flags.sync)))
         for workers in (0, 2):
             must(ended(train(folder, settings(folder, f"whole_{workers}", workers, flags.sync))))
         for trial in range(flags.trials):

@@ -242,8 +242,14 @@ def assemble(
         optimizers={key: build.build_optimizer(options, key, networks[key]) for key in train.optimizers()},
         precision=precision,
         ema=ema,
+        # Several processes stop together or unsaved: one that gave up its workers alone would end the others as well.
         batches=build.build_batches(
-            options, parts.dataset, group, parts.normalization, drawn, may_wait=lambda: not stop.is_overdue()
+            options,
+            parts.dataset,
+            group,
+            parts.normalization,
+            drawn,
+            may_wait=lambda: group.is_distributed or not stop.is_overdue(),
         ),
         group=group,
         log=log,

@@ -185,7 +185,7 @@ def run(trainer: Trainer, gt_size: int | Sequence[int] | None, scale: Sequence[i
         if (
             isinstance(error, LoadingError)
             and trainer.stop.is_overdue()
-            and trainer.iteration == trainer.saver.saved_at
+            and trainer.iteration in (0, trainer.saver.saved_at)  # before the first there is nothing to save
         ):
             logger.warning("%s", error)
             raise trainer.stopped() from error

@@ -23,6 +23,7 @@ import torch
 from forked import ended, logged, reached, train
 from tiny import assert_same_end, end_state, equal, in_process, options, pictures
 
+import srkit.data.loader
 import srkit.train
 from srkit.engine import faults
 from srkit.engine.checkpoint import CheckpointStore, read_checkpoint
@@ -318,6 +319,20 @@ def test_a_signal_while_a_loader_worker_hangs_is_obeyed_before_a_scheduler_kills
             os.kill(worker, signal.SIGCONT)
     told = json.loads((tiny / "experiments/tiny/exit.json").read_text())
     assert told["checkpoint"].endswith(f"iter_{told['iteration']}")
+
+
+def test_a_signal_while_a_worker_of_a_validation_hangs_is_obeyed_too(tiny, monkeypatch):
+    def hanging() -> None:
+        srkit.data.loader._EvalFetch.__call__ = lambda self, indices: time.sleep(100)
+
+    monkeypatch.setattr("srkit.engine.stopping._PATIENCE_S", 1.0)
+    data = options(tiny, **{**ENDED, "logger__save_checkpoint_freq": 100}, datasets__val__num_worker_per_gpu=1)
+    child = train(tiny, data, first=hanging)
+    assert reached(child, tiny / "experiments/tiny", 4)
+    time.sleep(0.3)
+    os.kill(child, signal.SIGTERM)
+    assert ended(child, 30) == 143
+    assert states(tiny) == ["iter_4"]
 
 
 # Peers

@@ -196,8 +196,13 @@ class _EvalFetch:
 
 
 def eval_samples(
-    dataset: Dataset, indices: Sequence[int], num_workers: int = 0, timeout_s: float = 600.0
+    dataset: Dataset,
+    indices: Sequence[int],
+    num_workers: int = 0,
+    timeout_s: float = 600.0,
+    may_wait: Callable[[], bool] = lambda: True,
 ) -> Iterator[Sample]:
     """Whole samples, without augmentation, in the order of `indices`. Raises LoadingError as `train_batches` does."""
     workers = min(num_workers, len(indices))
-    yield from in_workers(_EvalFetch(dataset), ([i] for i in indices), num_workers=workers, timeout_s=timeout_s)
+    plan = ([i] for i in indices)
+    yield from in_workers(_EvalFetch(dataset), plan, num_workers=workers, timeout_s=timeout_s, may_wait=may_wait)

@@ -72,7 +72,7 @@ def _start_worker(worker_id: int) -> None:
     cv2.setNumThreads(0)  # the workers are the parallelism; threads inside them only fight
     torch.set_num_threads(1)
     # Requests to stop are the parent's to answer: it saves, then ends the workers (which also end when it dies).
-    for request in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    for request in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
         signal.signal(request, signal.SIG_IGN)
     _my_row = get_worker_info().dataset.board[worker_id].numpy()  # type: ignore[union-attr]
 
@@ -225,7 +225,7 @@ class _Crew:
         now = time.monotonic()
         busy = sorted((since, k) for k, since in enumerate(self.board[:, _SINCE]) if since)
         if not busy:
-            return f"loader workers gave nothing for {timeout_s:g} s, and none of them is busy"
+            return f"loader workers gave nothing for {timeout_s:.0f} s, and none of them is busy"
         for since, k in busy:
             if now - since >= timeout_s:
                 self.processes[k].kill()  # inside the dataset, so it holds none of the loader's locks
@@ -237,6 +237,7 @@ class _Crew:
 
     def close(self, timeout_s: float) -> None:
         """Let the workers finish what they hold, for some seconds; then end them."""
+        # Ending them may hang as `next` may: the watch is to lose its patience in seconds, not after `timeout_s`.
         self.waiting_since = time.monotonic() - timeout_s + _END_S
         self.results._shutdown_workers()
         self.kill()

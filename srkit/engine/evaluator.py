@@ -219,6 +219,7 @@ class Evaluator:
         known: Iterable[Row] = (),
         keep: Callable[[Sequence[Row]], None] = lambda rows: None,
         stopwatch: Stopwatch | None = None,
+        may_wait: Callable[[], bool] = lambda: True,
     ) -> SetResult:
         """Rows of one set.
 
@@ -232,6 +233,7 @@ class Evaluator:
                 neither restored nor saved again.
             keep: Called with the new rows of each picture.
             stopwatch: Times the network.
+            may_wait: Asked while a loader worker is silent; False gives it up.
 
         Raises: DataError for an empty set; DivergedError when an output is not finite.
         """
@@ -244,7 +246,7 @@ class Evaluator:
         want_baselines = self.baselines and item.name not in self._baseline_rows
         baseline_rows: list[Row] = []
         baselines: tuple[str, ...] = ()
-        samples = eval_samples(item.dataset, mine, item.num_workers)
+        samples = eval_samples(item.dataset, mine, item.num_workers, may_wait=may_wait)
         earlier = _complete(known, {m.name for m in item.metrics if not m.unavailable})
         jpegs = 0
         # Beside a network that is timed nothing else runs.

@@ -73,15 +73,16 @@ class Experiment:
             for stray in self.models.glob(".tmp-*"):  # a killed start was writing it
                 stray.unlink()
             for place in (self.models, self.training_states, self.folder):
-                list(
-                    place.iterdir()
-                )  # glob finds nothing where it may not look, and checkpoints would seem not to be there
+                # A glob finds nothing where it may not look, and checkpoints would seem not to be there.
+                list(place.iterdir())
                 probe = place / ".probe"
-                with probe.open("w") as file:
-                    file.write("x" * 4096)
-                    file.flush()
-                    os.fsync(file.fileno())
-                probe.unlink()
+                try:
+                    with probe.open("w") as file:
+                        file.write("x" * 4096)
+                        file.flush()
+                        os.fsync(file.fileno())
+                finally:
+                    probe.unlink(missing_ok=True)
             (self.folder / "exit.json").unlink(missing_ok=True)  # of the start before; a killed start has none
         except OSError as error:
             raise RefusedError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -65,6 +66,7 @@ class Precision:
     def told(self) -> str:
         """The format, for the log; torch's default for float32 convolutions on newer GPUs is a shorter one, which is fast."""
         is_tf32 = self.name == "fp32" and self.device.type == "cuda" and torch.backends.cudnn.allow_tf32
+        is_tf32 &= os.environ.get("NVIDIA_TF32_OVERRIDE") != "0"  # NVIDIA's libraries obey it, and torch does not know
         if is_tf32 and torch.cuda.get_device_capability(self.device) >= (8, 0):
             return "fp32, convolutions in TF32"
         return self.name

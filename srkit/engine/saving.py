@@ -87,21 +87,25 @@ class Saver:
         models = tensor_bytes(states) + (tensor_bytes(trainer.ema.network.state_dict()) if trainer.ema else 0)
         checkpoint = models + 2 * parameters  # Adam's moments
         folder = self.store.folder
-        free = self.group.gather(free_disk_bytes(folder))[0]
+        # Rank 0 writes; the disk may not even be there on other machines.
+        free = self.group.gather(free_disk_bytes(folder) if self.group.is_main else 0)[0]
         if free < models:
             raise RefusedError(
-                f"{folder}: {megabytes(free)} are free on that disk, one checkpoint takes about {megabytes(checkpoint)}; "
+                f"{folder}: {megabytes(free)} are free on that disk, the weights of one checkpoint take {megabytes(models)}; "
                 "make room, or set path.experiments_root to another place"
             )
         kept = max(1, self.store.keep_last + 1 - len(self.store.folders()))
+        if self.store.keep_every:
+            step = math.lcm(self.store.keep_every, self.freq)
+            kept += trainer.total_iter // step - trainer.iteration // step
         saves = math.ceil((trainer.total_iter - trainer.iteration) / self.freq)
         exported = (kept if self.prune_weights else saves) + 2  # latest, best
         needed = kept * checkpoint + exported * models
         if free < needed:
             logger.warning(
-                "%s: %s are free on that disk; this training will write about %s (%d checkpoints of %s at a time, %d times "
-                "weights of %s). Make room%s, or save less often (logger.save_checkpoint_freq)",
-                folder, megabytes(free), megabytes(needed), kept, megabytes(checkpoint), exported, megabytes(models),
+                "%s: %s are free on that disk; this training will write about %s: %d checkpoints of %s, and weights of %s %d "
+                "times. Make room%s, or save less often (logger.save_checkpoint_freq)",
+                folder, megabytes(free), megabytes(needed), kept, megabytes(checkpoint), megabytes(models), exported,
                 "" if self.prune_weights else ", set logger.prune_weights: true",
             )  # fmt: skip
 

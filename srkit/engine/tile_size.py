@@ -128,7 +128,7 @@ class TileSize:
             most = _INDEXED * self.restorer.precision.dtype.itemsize if device.type == "cuda" else math.inf
             budget = self.wanted.memory_bytes or min(free / 2, most)
             self._room[channels] = budget / per_pixel
-            share = "half" if budget == free / 2 else "not more"
+            share = "half" if budget == free / 2 else "what its kernels can index"
             origin = "--memory" if self.wanted.memory_bytes else f"{share} of the {_size(free)} free"
             logger.info(
                 "tile auto: %s a pixel %s, %s (%s) hold %s lq pixels at once",

@@ -114,6 +114,7 @@ class Validation:
             previews=_PICTURES,
             tick=tick,
             on_unwritten=unwritten.append,
+            may_wait=lambda: self.evaluator.group.is_distributed or not self.stop.is_overdue(),
         )
         if unwritten:
             logger.warning(

@@ -8,12 +8,15 @@ from collections.abc import Iterator, Mapping
 from math import ceil
 from typing import BinaryIO, NamedTuple
 
+import numpy as np
+
 from srkit.errors import DataError
 
 _LARGEST_TILE_PX = 1 << 26  # 256 MiB decoded; scanners write 240 to 4096 on a side
 _LONGEST_PX = 1_000_000  # of a level; a glass slide of 76 mm has 760,000 at 0.1 microns
 _TIFF = ("aperio", "generic-tiff", "leica", "philips", "trestle", "ventana")  # OpenSlide's formats of tiled TIFF
-_WIDTH, _LENGTH, _TILE_WIDTH, _TILE_LENGTH, _TILE_OFFSETS, _TILE_BYTES = 256, 257, 322, 323, 324, 325
+_WIDTH, _LENGTH, _STRIP_OFFSETS, _STRIP_BYTES = 256, 257, 273, 279
+_TILE_WIDTH, _TILE_LENGTH, _TILE_OFFSETS, _TILE_BYTES = 322, 323, 324, 325
 _NUMBERS = {3: "H", 4: "I", 16: "Q"}  # struct code by TIFF type: short, long, long8
 _MOST_DIRECTORIES, _MOST_FIELDS = 1000, 1 << 16
 
@@ -38,11 +41,14 @@ _CLASSIC, _BIG = _Layout("H", "HHI4s", "I"), _Layout("Q", "HHQ8s", "Q")
 
 
 def require_possible(path: str, facts: Mapping[str, str]) -> None:
-    """Args:
+    """Refuses sizes that no file, or not this one, can have.
+
+    Args:
         facts: OpenSlide's properties of the file.
 
     Raises: DataError naming the file and the level that no such file can hold.
     """
+    is_tiff = facts.get("openslide.vendor") in _TIFF
     for level in range(int(facts.get("openslide.level-count", 0))):
         width, height, across, down = (
             int(facts.get(f"openslide.level[{level}].{name}", 0))
@@ -52,19 +58,21 @@ def require_possible(path: str, facts: Mapping[str, str]) -> None:
             raise _damaged(
                 path, f"level {level} has {width} x {height} pixels, expected {_LONGEST_PX:,} a side at most"
             )
-        if across * down > _LARGEST_TILE_PX:
+        if is_tiff and across * down > _LARGEST_TILE_PX:  # a level of another format may be one tile
             raise _damaged(
                 path,
                 f"level {level} has tiles of {across} x {down} pixels, expected {_LARGEST_TILE_PX:,} in a tile at most",
             )
-    if facts.get("openslide.vendor") not in _TIFF:
+    if not is_tiff:
         return
     with open(path, "rb") as file:
         try:
             for order, layout, tags in _directories(file):
                 _require_tiles(path, file, order, layout, tags)
-        except struct.error as error:
-            raise _damaged(path, f"a directory of the TIFF is cut short ({error})") from None
+        except DataError:
+            raise
+        except (struct.error, OSError, ValueError) as error:  # the last two: places that no file can have
+            raise _damaged(path, f"a directory of the TIFF is cut short, or leads out of the file ({error})") from None
 
 
 def _require_tiles(path: str, file: BinaryIO, order: str, layout: _Layout, tags: Mapping[int, _Field]) -> None:
@@ -74,24 +82,28 @@ def _require_tiles(path: str, file: BinaryIO, order: str, layout: _Layout, tags:
     if min(width, length, across, down) < 1:
         return
     needed = ceil(width / across) * ceil(length / down)
-    for tag in (_TILE_OFFSETS, _TILE_BYTES):
-        listed = tags[tag].values if tag in tags else 0
+    # Some writers list tiles as if they were strips, and libtiff reads them, as it reads tiles whose bytes are not told.
+    places = tags.get(_TILE_OFFSETS) or tags.get(_STRIP_OFFSETS)
+    sizes = tags.get(_TILE_BYTES) or tags.get(_STRIP_BYTES)
+    for listed in (places.values if places else 0, sizes.values if sizes else needed):
         if listed < needed:
             raise _damaged(
                 path,
                 f"{width} x {length} pixels are {needed:,} tiles of {across} x {down}, found {listed:,} in its list",
             )
+    if sizes is None:
+        return
     size = file.seek(0, 2)
-    sizes, code = tags[_TILE_BYTES], _NUMBERS.get(tags[_TILE_BYTES].kind, "I")
-    each = struct.calcsize(code)
-    if needed * each > size:
+    type_of_one = np.dtype(order + _NUMBERS.get(sizes.kind, "I"))
+    if needed * type_of_one.itemsize > size:
         raise _damaged(path, f"the list of {needed:,} tiles is longer than the file")
-    if sizes.values * each <= len(sizes.held):
+    if sizes.values * type_of_one.itemsize <= len(sizes.held):
         listed_bytes = sizes.held
     else:
         file.seek(struct.unpack(order + layout.place, sizes.held)[0])
-        listed_bytes = file.read(needed * each)
-    longest = max((n for (n,) in struct.iter_unpack(order + code, listed_bytes[: needed * each])), default=0)
+        listed_bytes = file.read(needed * type_of_one.itemsize)
+    whole = len(listed_bytes) // type_of_one.itemsize
+    longest = int(np.frombuffer(listed_bytes, type_of_one, min(whole, needed)).max(initial=0))
     if longest > size:
         raise _damaged(path, f"a tile has {longest:,} bytes, the whole file {size:,}")
 

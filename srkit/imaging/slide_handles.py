@@ -11,9 +11,8 @@ import numpy as np
 from srkit.errors import DataError, RefusedError
 
 _OPEN = 16  # slides a process keeps open
-_CACHE_BYTES = (
-    32 << 20
-)  # decoded tiles a process keeps, of all its slides together; OpenSlide's own would be as much for each
+# Decoded tiles a process keeps, of all its slides together; OpenSlide's own would be as much for each.
+_CACHE_BYTES = 32 << 20
 _handles: dict[tuple[int, str], Any] = {}  # (process, path) -> OpenSlide, the latest used at the end
 _caches: dict[int, Any] = {}
 

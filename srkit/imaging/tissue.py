@@ -18,7 +18,7 @@ _MEDIAN = 3  # cells; CLAM's 7, on cells twice as large, loses strands of 100 um
 _CLOSING = 5
 _SMALLEST = 64  # cells of a piece of tissue: 64 um by 64 um
 _BLOCK_BYTES = 16 << 20
-_MOST_CELLS = 1 << 26  # a glass slide of 76 mm x 26 mm has 31 million of 8 um
+_MOST_CELLS = 1 << 28  # a glass slide of 76 mm x 26 mm has 31 million of 8 um, one of 125 mm x 100 mm 195 million
 _LARGEST_BLOCK_BYTES = 256 << 20
 
 

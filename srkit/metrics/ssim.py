@@ -131,9 +131,8 @@ def ssim_and_contrast(sr: np.ndarray, gt: np.ndarray, data_range: float) -> tupl
         contrast *= (2 * mean_product + c1) / (mean_a + c1)
         return float(contrast.sum()), contrast_total
 
-    with ThreadPoolExecutor(
-        torch.get_num_threads()
-    ) as threads:  # numpy and cv2 let others run; the order of sums stays
+    # In threads, for numpy and cv2 let others run; the strips are added up in order all the same.
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
         strips = list(threads.map(sums, range(0, height, _STRIP)))
     total, contrast_total = (sum(values) for values in zip(*strips, strict=True))
     return total / (height * width), contrast_total / (height * width)
