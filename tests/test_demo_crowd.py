@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -42,6 +43,7 @@ def served(tmp_path_factory):
     for line in process.stdout:
         said += line
         if found := re.search(r"the page is at (http://\S+)", line):
+            threading.Thread(target=process.stdout.read, daemon=True).start()  # a full pipe would stop the page
             page = SimpleNamespace(address=found[1], folder=folder, model=model, process=process)
             config = json.loads(asked(page, "config"))
             page.run = max(config["dependencies"], key=lambda event: len(event["inputs"]))["id"]
