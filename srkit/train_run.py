@@ -270,7 +270,7 @@ def announce(parts: Parts, trainer: Trainer, experiment: Experiment, resume: Res
         + (", checks each step for non-finite gradients on the host" if reads_back else ""),
         f"  seed        {seed} for first weights, order and crops"
         + (f"; {seed} to {seed + group.world_size - 1}, by rank, for dropout" if group.is_distributed else ""),
-        f"  runs on     {where}{device}, {trainer.precision.told}{f', compiled ({train.compile})' if train.compile else ''}"
+        f"  runs on     {where}{device}, {trainer.precision.told}{f', compiled ({train.compile}) in the first iterations' if train.compile else ''}"
         + (", iterations as CUDA graphs" if train.cuda_graph else ""),
         f"  validation  {f'{sets}, {schedule}' if sets else 'none'}",
         f"  everything goes to {experiment.folder}",
