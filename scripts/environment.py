@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import subprocess
 import sys
 import time
@@ -32,7 +33,13 @@ def prepare(folder: Path, extra: str | None = None, lock: Path | None = None) ->
     what += ["-c", str(lock)] if lock else []
     print("installing " + " ".join(what) + " (several GB the first time)", flush=True)
     began = time.monotonic()
-    subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *what], check=True)
+    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *what]
+    if subprocess.run(pip).returncode != 0:
+        free = shutil.disk_usage(folder).free / 2**30
+        sys.exit(
+            f"installing into {folder} failed for the reason above ({free:.1f} GB are free on that disk; about 8 are needed); "
+            "mend that and run this again"
+        )
     stamp.write_text(wanted)
     print(f"installed in {time.monotonic() - began:.0f} s", flush=True)
     return python
