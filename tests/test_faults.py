@@ -144,8 +144,8 @@ def test_a_save_that_the_disk_refuses_is_tried_again_and_changes_nothing(tiny, w
 @pytest.mark.parametrize(
     ("free", "code", "said"),
     [
-        (1000, 2, r"0\.0 MB are free on that disk, one checkpoint takes about \S+ MB; make room"),
-        (60_000, 0, r"WARNING.*this training will write about \S+ MB .*prune_weights"),
+        (1000, 2, r"0\.0 MB are free on that disk, the weights of one checkpoint take \S+ MB; make room"),
+        (60_000, 0, r"WARNING.*this training will write about \S+ MB: 4 checkpoints of .*prune_weights"),
         (10**9, 0, r"^(?!.*are free)"),
     ],
 )

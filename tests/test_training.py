@@ -401,3 +401,23 @@ def test_nothing_of_an_iteration_stays_in_memory(tiny, monkeypatch):
     data = options(tiny, train__total_iter=60, val__val_freq=1000, logger__async_save=False)
     assert in_process(tiny, data) == 0
     assert counts[15] == counts[30] == counts[55] > 0
+
+
+def test_pruned_weights_go_with_their_checkpoint_and_no_other_file_does(tiny):
+    same = {
+        "logger__prune_weights": True,
+        "logger__keep_last": 2,
+        "logger__save_checkpoint_freq": 2,
+        "val__val_freq": 4,
+    }
+    assert in_process(tiny, options(tiny, train__total_iter=6, **same)) == 0
+    models = tiny / "experiments/tiny/models"
+    for name in ("net_g_2_mine.pth", "net_g_2.pth.bak", "net_d_2.pth"):
+        (models / name).write_bytes(b"mine")
+    assert in_process(tiny, options(tiny, train__total_iter=12, **same), "--auto_resume") == 0
+    of_checkpoints = {
+        f"net_g_{f.name.removeprefix('iter_')}.pth" for f in (models.parent / "training_states").iterdir() if f.is_dir()
+    }
+    assert {"net_g_10.pth", "net_g_12.pth"} <= of_checkpoints
+    mine = {"net_g_2_mine.pth", "net_g_2.pth.bak", "net_d_2.pth"}
+    assert {f.name for f in models.iterdir()} == of_checkpoints | mine | {"net_g_latest.pth", "net_g_best.pth"}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -177,8 +178,8 @@ class Saver:
                 write_model(self.models / f"{short}_{suffix}.pth", weights, averaged, info)
             if self.prune_weights:
                 kept = {f"{short}_{f.name.removeprefix('iter_')}.pth" for f in self.store.folders()}
-                for file in self.models.glob(f"{short}_[0-9]*.pth"):
-                    if file.name not in kept:
+                for file in self.models.iterdir():
+                    if re.fullmatch(rf"{short}_\d+\.pth", file.name) and file.name not in kept:
                         file.unlink()
 
     def export_best(self, trainer: Trainer) -> None:
