@@ -16,7 +16,8 @@ from srkit.engine.log import logger
 from srkit.engine.restorer import Restorer
 
 _FLOP_SIDE_PX = {2: 64, 3: 32}
-"""Operations are counted on a corner of the first picture of at most so many lq pixels along each axis."""
+"""Operations are counted on a corner of the first picture of at most so many lq pixels along each axis: of convolutions they are, per pixel,
+the same on a large one, which every test would wait for."""
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
